@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hyper::header::AUTHORIZATION;
+
 use super::celery::PLACEHOLDERS;
 use super::mistakes::nearest;
 use super::section::Section;
 use super::{
     Admin, AuthSource, Binary, CeleryTask, CeleryUpstream, ChannelsWire, Engine, EngineKind,
-    FixedReply, FixedWindow, Kwarg, Presence, Protocol, Route, RouteLimits, Server, Tokens,
-    Upstream, UpstreamKind, UserRate,
+    FixedReply, FixedWindow, ForwardedNames, Presence, Protocol, RequestBody, Route, RouteLimits,
+    Server, Tokens, Upstream, UpstreamKind, UserRate,
 };
 use crate::protocol::{ChannelName, PathPattern, ReservedChannels, Template};
 
@@ -63,7 +65,7 @@ pub(super) fn routes(root: &mut Section<'_>, routes: &Routes, upstreams: &Upstre
         }
         if route.max_message_bytes == usize::MAX && route.protocol != Protocol::Pass {
             let fix =
-                "write a size such as \"64KiB\": only a pass route does not hold whole messages";
+                "write a size such as \"1MiB\": only a pass route does not hold whole messages";
             root.mistake(&key("max_message_bytes"), Some("0".to_owned()), fix);
         }
         channel(root, &key("channel"), route);
@@ -278,7 +280,23 @@ pub(super) fn placeholders(
                         _ => format!("urls[{index}]"),
                     };
                     let key = format!("upstream.{}.{name}", upstream.name);
-                    filled_by_all(root, &key, url, routes, uses, &["user_id", "channel"]);
+                    let always = match &upstream.kind {
+                        // A socket is opened before there is a message.
+                        UpstreamKind::WebSocket(_) => &["user_id", "channel"][..],
+                        _ => &PLACEHOLDERS,
+                    };
+                    filled_by_all(root, &key, url, routes, uses, always);
+                }
+                if let UpstreamKind::Http(http) = &upstream.kind {
+                    forwarded_credentials(root, upstream, &http.request.forward, routes);
+                }
+                if let UpstreamKind::Http(http) = &upstream.kind
+                    && let RequestBody::Template(body) = &http.request.body
+                {
+                    let key = format!("upstream.{}.body", upstream.name);
+                    body.for_each_text(&key, &mut |key, template| {
+                        filled_by_all(root, key, template, routes, uses, &PLACEHOLDERS);
+                    });
                 }
                 continue;
             }
@@ -296,15 +314,36 @@ pub(super) fn placeholders(
     }
 }
 
+/// The header by which clients sign in to the gateway is not forwarded.
+fn forwarded_credentials(
+    root: &mut Section<'_>,
+    upstream: &Upstream,
+    forward: &ForwardedNames,
+    routes: &Routes,
+) {
+    if !forward.headers.contains(&AUTHORIZATION) {
+        return;
+    }
+    let signs_in = numbered(routes).find(|(_, route)| {
+        route.upstream.as_ref() == Some(&upstream.name) && route.auth.contains(&AuthSource::Bearer)
+    });
+    if let Some((index, _)) = signs_in {
+        let fix = format!(
+            "by this header clients of route[{index}] sign in to the gateway; remove it, or \"bearer\" from the auth of the route"
+        );
+        let key = format!("upstream.{}.forward_headers", upstream.name);
+        root.mistake(&key, Some(quoted("authorization")), fix);
+    }
+}
+
 /// Checks the placeholders in the tasks of a Celery upstream.
 fn arguments(root: &mut Section<'_>, name: &str, celery: &CeleryUpstream, routes: &Routes) {
     let uses = |route: &Route| route.upstream.as_deref() == Some(name);
     let mut check = |key: &str, task: &CeleryTask| {
-        for (argument, kwarg) in &task.kwargs {
-            if let Kwarg::Text(template) | Kwarg::Integer(template) = kwarg {
-                let key = format!("{key}.kwargs.{argument}");
-                filled_by_all(root, &key, template, routes, uses, &PLACEHOLDERS);
-            }
+        for (argument, value) in &task.kwargs {
+            value.for_each_text(&format!("{key}.kwargs.{argument}"), &mut |key, template| {
+                filled_by_all(root, key, template, routes, uses, &PLACEHOLDERS);
+            });
         }
     };
     check(&format!("upstream.{name}"), &celery.default_task);

@@ -14,8 +14,8 @@ use super::mistakes::{Mistake, Mistakes};
 use super::route::Entry;
 use super::section::{Section, read_document};
 use super::{
-    Admin, Config, FixedReply, Route, Upstream, checks, engine, identity, limits, reserved, route,
-    server, unused, upstream,
+    Admin, Config, FixedReply, Route, Upstream, checks, engine, identity, limits, proxy, reserved,
+    route, server, unused, upstream,
 };
 use crate::protocol::ReservedChannels;
 
@@ -191,8 +191,14 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     );
     let origins =
         root.section("origins", "[origins]", "Web pages that may connect.", server::origins);
-    let proxy = root.section("proxy", "[proxy]", "Requests that match no route.", server::proxy);
-    let has_proxy = proxy.as_ref().is_some_and(|proxy| proxy.upstream.is_some());
+    let proxy = root.section(
+        "proxy",
+        "[proxy]",
+        "Requests that are no WebSocket handshakes, unless their route says otherwise.",
+        proxy::proxy,
+    );
+    // A proxy with a mistake of its own is one that is meant.
+    let has_proxy = proxy.as_ref().is_none_or(|proxy| !proxy.urls.is_empty());
     let routes =
         root.tables("route", "[[route]]", "WebSocket paths. At least one is required.", |s| {
             let prefix = engine.as_ref().map_or("", |engine| &engine.channel_prefix);
@@ -223,7 +229,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     checks::groups(root, engine.as_ref(), &routes);
     checks::replies(root, &routes, &replies);
     checks::placeholders(root, tokens.as_ref(), &routes, &upstreams);
-    unused::keys(root, &routes, &upstreams, has_proxy);
+    unused::keys(root, &routes, &upstreams, proxy.as_ref());
 
     let upstreams: Option<BTreeMap<String, Arc<Upstream>>> =
         upstreams.into_iter().map(|(name, upstream)| Some((name, upstream?))).collect();

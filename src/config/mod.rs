@@ -28,10 +28,12 @@ mod limits;
 mod load;
 mod mistakes;
 mod notices;
+mod proxy;
 mod raw_value;
 mod redis_url;
 #[cfg(test)]
 mod reference;
+mod request;
 mod reserved;
 mod route;
 mod secret;
@@ -43,6 +45,7 @@ mod shared;
 mod tests;
 mod unused;
 mod upstream;
+mod value_template;
 mod values;
 
 pub use effective::{REDACTED, Setting, Source};

@@ -130,7 +130,7 @@ fn route(
         kinds::OPTIONAL_SIZE,
         defaults.max_message_bytes,
         "Maximum size of a message, over all fragments; beyond it the socket is closed with 1009. 0 = no limit (pass \
-         routes only). The default of raw routes is 1MiB, that of pass routes 64MiB.",
+         routes only). The default of pass routes is 64MiB.",
     );
     let max_message_chars = s.key(
         "max_message_chars",

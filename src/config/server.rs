@@ -7,8 +7,7 @@ use std::thread::available_parallelism;
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
 use super::{
-    Admin, Log, LogFormat, MinPace, MissingOrigin, Origins, Proxy, Reload, Server, Shutdown,
-    Tracing,
+    Admin, Log, LogFormat, MinPace, MissingOrigin, Origins, Reload, Server, Shutdown, Tracing,
 };
 
 const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |value| {
@@ -175,35 +174,6 @@ pub(super) fn origins(s: &mut Section<'_>) -> Option<Origins> {
         "Requests without an Origin header, which browsers never send.",
     );
     Some(Origins { allow: allow?, missing: missing? })
-}
-
-pub(super) fn proxy(s: &mut Section<'_>) -> Option<Proxy> {
-    let upstream =
-        s.key("upstream", kinds::OPTIONAL_HTTP_URL, "", "Where they are forwarded to; \"\" = 404.");
-    let timeout = s.key(
-        "timeout",
-        kinds::POSITIVE_DURATION,
-        "60s",
-        "Time limit for the head of the response.",
-    );
-    let max_in_flight = s.key(
-        "max_in_flight",
-        kinds::POSITIVE_COUNT,
-        10_000,
-        "Requests in progress, each until its answer is sent; beyond it clients get 503.",
-    );
-    let max_in_flight_per_ip = s.key(
-        "max_in_flight_per_ip",
-        kinds::COUNT,
-        0,
-        "The same for one client address, which gets 429; 0 = a quarter of max_in_flight.",
-    );
-    Some(Proxy {
-        upstream: upstream?,
-        timeout: timeout?,
-        max_in_flight: max_in_flight?,
-        max_in_flight_per_ip: max_in_flight_per_ip?,
-    })
 }
 
 pub(super) fn tracing(s: &mut Section<'_>) -> Option<Tracing> {

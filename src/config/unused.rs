@@ -8,7 +8,9 @@ use toml::Value;
 
 use super::checks::{Routes, Upstreams, numbered};
 use super::section::{Section, Written};
-use super::{AuthSource, Concurrent, PlainRequests, Protocol, Route, Upstream, UpstreamKind};
+use super::{
+    AuthSource, Concurrent, PlainRequests, Protocol, Proxy, Route, Upstream, UpstreamKind,
+};
 use crate::protocol::Dialect;
 
 /// What happens to the messages of a route's clients.
@@ -22,14 +24,15 @@ enum Messages {
     Socket,
 }
 
-/// `has_proxy`: requests without a route have somewhere to go.
+/// `proxy` is `None` if it has mistakes of its own.
 pub(super) fn keys(
     root: &mut Section<'_>,
     routes: &Routes,
     upstreams: &Upstreams,
-    has_proxy: bool,
+    proxy: Option<&Proxy>,
 ) {
     let written = root.written();
+    let has_proxy = proxy.is_none_or(|proxy| !proxy.urls.is_empty());
     for (index, route) in numbered(routes) {
         // An upstream with a mistake of its own says nothing about the messages.
         let messages = match route.upstream.as_ref().map(|name| upstreams.get(name)) {
@@ -47,6 +50,11 @@ pub(super) fn keys(
         }
         for (key, reason) in reasons(&written, &table, |key| place.notice(key)) {
             root.warn(&key, &reason);
+        }
+    }
+    if let Some(proxy) = proxy {
+        for (key, reason) in reasons(&written, "proxy", |key| reason_in_proxy(proxy, key)) {
+            root.mistake(&key, None, reason);
         }
     }
     for upstream in upstreams.values().flatten() {
@@ -266,6 +274,13 @@ impl Place<'_> {
             _ => None,
         }
     }
+}
+
+/// Says why a key has no effect in `[proxy]`, and what to do.
+fn reason_in_proxy(proxy: &Proxy, key: &Key<'_>) -> Option<&'static str> {
+    let is_of_replicas = key.name == "balance" || key.name.starts_with("circuit.");
+    (is_of_replicas && !key.is_default && proxy.urls.len() < 2)
+        .then_some("there are no replicas; remove it, or write several urls in place of upstream")
 }
 
 /// Says why a key has no effect in this upstream, and what to do. Keys of other kinds are unknown there.

@@ -5,6 +5,7 @@ use toml::Value;
 use super::celery::celery;
 use super::engine::engine_url;
 use super::kinds::{self, Kind, choice, words};
+use super::request::request;
 use super::section::Section;
 use super::{
     Balance, Circuit, Engine, HttpUpstream, OnDisconnect, Publish, RedisQueue, Upstream,
@@ -148,32 +149,44 @@ fn balance(s: &mut Section<'_>) -> Option<Balance> {
 
 /// Reads `url`, or `urls` in its place.
 fn urls(s: &mut Section<'_>, kind: Kind<Template>, url_doc: &'static str) -> Option<Vec<Template>> {
-    let has_list = s.has_elements("urls");
-    let urls = s.list(
-        "urls",
+    let replicas = replica_urls(
+        s,
         kind,
-        &[],
+        "url",
         "In place of url: the URLs of several replicas. One that cannot be reached is left out for circuit.open; each has \
          a circuit of its own.",
     );
+    replicas.unwrap_or_else(|| s.required("url", kind, url_doc).map(|url| vec![url]))
+}
+
+/// Reads `urls`, which replaces the key `single`. `None` = it has no elements.
+pub(super) fn replica_urls<T: PartialEq>(
+    s: &mut Section<'_>,
+    kind: Kind<T>,
+    single: &str,
+    doc: &'static str,
+) -> Option<Option<Vec<T>>> {
+    let has_list = s.has_elements("urls");
+    let urls = s.list("urls", kind, &[], doc);
     if !has_list {
-        return s.required("url", kind, url_doc).map(|url| vec![url]);
+        return None;
     }
-    if s.is_set("url") {
-        s.mistake("url", None, "write url or urls, not both");
+    if s.is_set(single) {
+        s.mistake(single, None, format!("write {single} or urls, not both"));
     }
     // The key is known, even if it is not used.
-    s.skip("url");
-    let urls = urls?;
-    let fix = if urls.is_empty() || urls.len() > MAX_URLS {
-        "write 1 to 64 URLs"
-    } else if urls.iter().enumerate().any(|(index, url)| urls[..index].contains(url)) {
-        "write each URL only once"
-    } else {
-        return Some(urls);
-    };
-    s.mistake("urls", None, fix);
-    None
+    s.skip(single);
+    Some(urls.and_then(|urls| {
+        let fix = if urls.len() > MAX_URLS {
+            "write 1 to 64 URLs"
+        } else if urls.iter().enumerate().any(|(index, url)| urls[..index].contains(url)) {
+            "write each URL only once"
+        } else {
+            return Some(urls);
+        };
+        s.mistake("urls", None, fix);
+        None
+    }))
 }
 
 /// Whether a name can become a metric label and a part of an override variable.
@@ -190,8 +203,10 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
     let urls = urls(
         s,
         kinds::HTTP_TEMPLATE,
-        "Where messages are posted. {names} of the route's path, {user_id} and {channel} are filled, after the host.",
+        "Where messages are sent. {names} of the route's path, {user_id}, {channel}, {message}, {message_id}, {task_id}, \
+         {username} and {connection_id} are filled percent-encoded, after the host.",
     );
+    let request = request(s);
     let max_reply = s.key(
         "max_reply",
         kinds::POSITIVE_DURATION,
@@ -232,6 +247,7 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
     );
     Some(HttpUpstream {
         urls: urls?,
+        request: request?,
         max_reply: max_reply?,
         on_disconnect: on_disconnect?,
         dialect: dialect?,
@@ -297,7 +313,7 @@ fn websocket(s: &mut Section<'_>) -> Option<WebSocketUpstream> {
     Some(WebSocketUpstream { urls: urls? })
 }
 
-fn circuit(s: &mut Section<'_>) -> Option<Circuit> {
+pub(super) fn circuit(s: &mut Section<'_>) -> Option<Circuit> {
     let failures = s.key("failures", kinds::FAILURES, 10, "After this many failures …");
     let window = s.key("window", kinds::POSITIVE_DURATION, "10s", "… within this time …");
     let open =

@@ -133,7 +133,7 @@ impl Reloader {
         let runtime_config = self.builder.build(Arc::new(new), Some(current))?;
         let config = &runtime_config.config;
         // Each thread builds its own proxy. This one is only built to detect errors.
-        Proxy::new(config)?;
+        Proxy::new(config, &runtime_config.proxied)?;
         self.log.set_level(&config.log.level)?;
         Ok(runtime_config)
     }

@@ -7,7 +7,7 @@ use crate::config::{self, ChannelsWire, Config, EngineKind};
 use crate::handshake::{Handshake, HandshakeLimits, Routes};
 use crate::limits::{NewChannels, SharedLimits};
 use crate::listener::RuntimeConfig;
-use crate::proxy::InFlight;
+use crate::proxy::SharedProxy;
 use crate::shutdown::Shutdown;
 use crate::tokens::{Authenticator, SessionVersions, TokenStore};
 use crate::upstream::SharedUpstreams;
@@ -74,7 +74,8 @@ impl RuntimeConfigBuilder {
             Some(previous) => previous.upstreams.reconfigured(upstreams, engine, &self.shutdown)?,
             None => SharedUpstreams::new(upstreams, engine, &self.shutdown)?,
         };
-        let proxied = InFlight::new(&config, previous.map(|previous| &previous.proxied));
+        let proxied = previous.map(|previous| (&previous.config.proxy, &previous.proxied));
+        let proxied = SharedProxy::new(&config, proxied);
         let handshake = Arc::new(handshake);
         Ok(RuntimeConfig { config, handshake, authenticator, upstreams, proxied })
     }

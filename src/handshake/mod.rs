@@ -23,7 +23,6 @@ pub mod upgrade;
 mod tests;
 
 pub use attempt::HandshakeAttempt;
-pub use plain_request::RequestAdmission;
 pub use rejection::{Rejection, json_error};
 pub use routes::{Found, Routes};
 
@@ -43,6 +42,7 @@ use crate::telemetry;
 use crate::telemetry::connections::Admitted;
 use crate::telemetry::messages::LocalLimit;
 use crate::tokens::{Authenticator, CredentialContext, Identity};
+use crate::upstream::Forwarded;
 use authorize::{AuthorizeQuestion, Authorizer};
 use credentials::OfferedCredentials;
 use origin::RequestOrigin;
@@ -68,6 +68,8 @@ pub struct Admission {
     pub resume: Option<ResumePoint>,
     /// A lease of `connections_per_user`, which must be held as long as the connection.
     pub lease: Option<Claim>,
+    /// What the upstream gets of this handshake with each message. The listener reads it.
+    pub forwarded: Option<Arc<Forwarded>>,
 }
 
 impl Admission {
@@ -205,6 +207,7 @@ impl Handshake {
             trace,
             resume,
             lease,
+            forwarded: None,
         })
     }
 

@@ -41,6 +41,8 @@ const TOO_MANY: &str = "too many connections";
 const TOO_MANY_REQUESTS: &str = "too many requests";
 const NO_SERVICE: &str = "the service cannot be reached";
 const TOO_SLOW: &str = "the service did not answer in time";
+const FORWARDED_TOO_LARGE: &str =
+    "the headers and cookies that the service gets are larger than 8 KiB";
 const TRY_AGAIN: &str = "the service cannot decide at the moment; try again";
 
 /// The most characters of a text that a client chose in one field of a log line.
@@ -224,6 +226,13 @@ impl Rejection {
     /// The client gave up while its upstream was asked.
     pub fn gone() -> Self {
         Self::new(RejectionCause::Gone, CloseReason::Normal, "")
+    }
+
+    /// What the upstream asks for of the handshake is too large to be kept.
+    pub fn forwarded_too_large() -> Self {
+        let status = Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+        let cause = RejectionCause::ForwardedTooLarge;
+        Self { status, ..Self::new(cause, CloseReason::Forbidden, FORWARDED_TOO_LARGE) }
     }
 
     /// The memory budget of this node is used up.

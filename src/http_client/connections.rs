@@ -60,6 +60,11 @@ pub struct Noted<S> {
 }
 
 impl<S> Noted<S> {
+    /// Returns the connection without its notes.
+    pub(super) fn into_inner(self) -> S {
+        self.stream
+    }
+
     /// The server has closed its side if writing fails. The answer, or the end of the connection, is still to be read:
     /// until then the write stays pending, and the reader, which belongs to the same task, wakes it.
     fn written(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {

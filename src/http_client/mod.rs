@@ -21,12 +21,14 @@ use rustls::{ClientConfig, RootCertStore};
 mod connections;
 mod content;
 mod tcp;
+mod upgraded;
 
 use connections::Connector;
 pub use content::{BodyError, DecodedBody};
 pub use hyper_util::client::legacy::Error as RequestError;
 use tcp::TcpConnector;
 pub use tcp::reserve_descriptors;
+pub use upgraded::UpgradedStream;
 
 /// A client that sends bodies of type `B`.
 pub struct HttpClient<B = Full<Bytes>> {

@@ -54,7 +54,7 @@ pub struct HeldMemory {
     pub queues: usize,
     pub largest_queue: usize,
     pub partial_messages: usize,
-    /// Messages that wait or are on their way to an upstream.
+    /// Messages that wait or are on their way to an upstream, and the headers of handshakes that they are sent with.
     pub in_progress: usize,
 }
 

@@ -23,7 +23,6 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::client_limits::{ClientLimits, LingerPlaces};
 use super::client_stream::{ClientStream, TimeLimits};
 use super::exchange::{Exchange, Fault, ResponseBody};
-use super::held_body::HeldBody;
 use super::malformed::Answer;
 use super::plain_request::{self, PassedRequest};
 use super::upgraded::Upgraded;
@@ -32,7 +31,7 @@ use crate::config;
 use crate::handshake::{Found, Rejection, json_error, upgrade};
 use crate::limits::IpPermit;
 use crate::protocol::{ClientAddress, HeadMistake, check_head, is_about_the_server};
-use crate::proxy::{self, Proxy, ProxyBody};
+use crate::proxy::{self, HeldBody, Proxy, ProxyBody};
 use crate::session::{Permits, Services};
 use crate::socket::linger_and_close;
 use crate::telemetry;
@@ -84,7 +83,7 @@ impl HttpFrontend {
         limits: ClientLimits,
         services: Rc<Services>,
     ) -> Result<Self, String> {
-        let proxy = RefCell::new(Proxy::new(&runtime_config.config)?);
+        let proxy = RefCell::new(Proxy::new(&runtime_config.config, &runtime_config.proxied)?);
         Ok(Self {
             runtime_config: RefCell::new(runtime_config),
             proxy,
@@ -100,7 +99,7 @@ impl HttpFrontend {
         let current = self.runtime_config();
         let (before, config) = (&current.config, &new.config);
         if Proxy::is_changed(before, config) {
-            self.proxy.replace(Proxy::new(config)?);
+            self.proxy.replace(Proxy::new(config, &new.proxied)?);
         }
         self.runtime_config.replace(Arc::clone(&new));
         let thread_config = new.for_thread(Some(&self.services.config()));

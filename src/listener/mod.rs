@@ -9,7 +9,6 @@ mod client_limits;
 mod client_stream;
 mod exchange;
 mod fixed;
-mod held_body;
 mod http;
 mod malformed;
 mod plain_request;

@@ -10,10 +10,10 @@ use hyper::{Method, Request, Response, StatusCode};
 
 use super::http::{HttpFrontend, HttpPhase, boxed};
 use crate::config::{self, HostHeader, PlainRequests};
-use crate::handshake::{Handshake, HandshakeAttempt, RequestAdmission, json_error, upgrade};
+use crate::handshake::{Handshake, HandshakeAttempt, json_error, upgrade};
 use crate::protocol::{ClientAddress, Params};
 use crate::proxy::{Destination, InterimResponses, Proxy, ProxyBody};
-use crate::upstream::SocketRequest;
+use crate::upstream::{BalanceKey, SocketRequest};
 
 /// What a request is passed on with.
 pub(super) struct PassedRequest<'a> {
@@ -82,27 +82,17 @@ impl HttpFrontend {
                 return boxed(rejection.to_response());
             }
         };
-        let to = self.destination(handshake, &route, &params, &admission, &mut request, address);
-        let Some(to) = to else { return unfit_path() };
-        phase.exchange.expect_interim(interim.clone());
-        proxy.forward_to(to, request, address, &interim).await
-    }
-
-    /// Returns where an admitted request goes, and removes the gateway's own credentials from it. `None` = its path has a
-    /// value that has no place in the URL.
-    fn destination(
-        &self,
-        handshake: &Handshake,
-        route: &config::Route,
-        params: &Params,
-        admission: &RequestAdmission,
-        request: &mut Request<Incoming>,
-        address: ClientAddress,
-    ) -> Option<Destination> {
+        let config = self.services.config();
+        let upstreams = &config.upstreams;
+        let Some((name, pool)) =
+            route.upstream.as_deref().and_then(|name| Some((name, upstreams.pool(name)?)))
+        else {
+            return unfit_path();
+        };
         let identity = admission.identity.as_ref();
         let socket_request = SocketRequest {
             channel: admission.channel.as_ref(),
-            params,
+            params: &params,
             user_id: identity.and_then(|identity| identity.user_id.as_ref()),
             username: identity.and_then(|identity| identity.username.as_deref()),
             sender: &admission.sender,
@@ -111,19 +101,22 @@ impl HttpFrontend {
             trace: &admission.trace,
             max_message_bytes: route.max_message_bytes,
         };
-        let client = handshake.for_upstream(route, request, address);
-        let config = self.services.config();
-        let name = route.upstream.as_deref()?;
-        let (target, mut headers) =
-            config.upstreams.request_head(name, &socket_request, &client)?;
+        let client = handshake.for_upstream(&route, &request, address);
+        let head_at = |replica| upstreams.request_head(name, replica, &socket_request, &client);
+        let channel = admission.channel.as_ref();
+        let at = pool.begin_request(BalanceKey { channel, sender: &admission.sender });
+        let Some((target, mut headers)) = head_at(at.replica()) else { return unfit_path() };
         if let Some(forwarded) = client.headers.get(header::FORWARDED) {
             headers.insert(header::FORWARDED, forwarded.clone());
         }
         for name in [header::COOKIE, header::AUTHORIZATION] {
-            replace(request, &name, &client.headers);
+            replace(&mut request, &name, &client.headers);
         }
         let rewrites_host = client.host == HostHeader::Upstream;
-        Some(Destination { target, headers, rewrites_host })
+        let target_at = |replica| Some(head_at(replica)?.0);
+        let to = Destination { at, target, target_at: &target_at, headers, rewrites_host };
+        phase.exchange.expect_interim(interim.clone());
+        proxy.forward_to(to, request, address, &interim).await
     }
 }
 

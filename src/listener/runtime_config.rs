@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::config::Config;
 use crate::handshake::Handshake;
-use crate::proxy::InFlight;
+use crate::proxy::SharedProxy;
 use crate::replies::ThreadConfig;
 use crate::tokens::Authenticator;
 use crate::upstream::{SharedUpstreams, Upstreams};
@@ -15,8 +15,7 @@ pub struct RuntimeConfig {
     pub handshake: Arc<Handshake>,
     pub authenticator: Authenticator,
     pub upstreams: SharedUpstreams,
-    /// The proxied requests of all threads.
-    pub proxied: InFlight,
+    pub proxied: SharedProxy,
 }
 
 impl RuntimeConfig {

@@ -108,6 +108,7 @@ impl HttpFrontend {
             connection_id: admission.connection_id,
             address,
             origin: admission.origin,
+            forwarded: admission.forwarded,
             trace: admission.trace,
         }
     }

@@ -15,9 +15,9 @@ use crate::clock;
 use crate::config;
 use crate::handshake::{Admission, Handshake, HandshakeAttempt, Rejection, upgrade};
 use crate::limits::{IpPermit, Lease, LeaseKey, LeaseKind};
-use crate::protocol::{ClientAddress, CloseReason, Params, with_timestamp};
+use crate::protocol::{ChannelName, ClientAddress, CloseReason, Params, with_timestamp};
 use crate::telemetry::connections::Admitted;
-use crate::upstream::PassedUpstream;
+use crate::upstream::{Forwarded, PassedUpstream, TooLarge};
 
 impl HttpFrontend {
     /// Admits or rejects a WebSocket of `route`.
@@ -49,6 +49,7 @@ impl HttpFrontend {
             }
             Err(rejection) => (Err(rejection), None),
         };
+        let verdict = verdict.and_then(|admission| self.keep_forwarded(request, admission));
         let verdict = match verdict {
             Ok(admission) if asks_upstream => {
                 let opened = self.open_upstream(phase, handshake, address, request, &admission);
@@ -64,6 +65,28 @@ impl HttpFrontend {
         };
         attempt.finish(route.path.as_str(), decision);
         self.complete_upgrade(phase, (address.ip, ip), route, upgrade, verdict)
+    }
+
+    /// Keeps the headers and cookies of the handshake that the route's upstream asks for.
+    fn keep_forwarded<B>(
+        &self,
+        request: &Request<B>,
+        admission: Admission,
+    ) -> Result<Admission, Rejection> {
+        let config = self.services.config();
+        let upstream = admission.route.upstream.as_deref();
+        let names = match upstream.and_then(|name| config.upstreams.kind(name)) {
+            Some(config::UpstreamKind::Http(http)) => &http.request.forward,
+            _ => return Ok(admission),
+        };
+        match Forwarded::read(names, request.headers()) {
+            Ok(forwarded) => Ok(Admission { forwarded, ..admission }),
+            Err(TooLarge) => {
+                let Admission { identity, channel, .. } = &admission;
+                let channel = channel.as_ref().map(ChannelName::as_str);
+                Err(Rejection::forwarded_too_large().with_user(identity.user_id.as_ref(), channel))
+            }
+        }
     }
 
     /// Answers a WebSocket of a route with a fixed reply.

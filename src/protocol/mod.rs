@@ -64,7 +64,7 @@ pub use path::{Params, PathPattern, is_path_step};
 pub use portable_json::{NotPortable, check_portable};
 pub use position::{Epoch, Position, ResumePoint, with_position};
 pub use proxied_headers::{
-    add_via, clean_trailers, count_forward, remove_hop_by_hop, set_forwarded,
+    add_via, clean_trailers, count_forward, is_hop_by_hop, remove_hop_by_hop, set_forwarded,
 };
 pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
@@ -73,7 +73,7 @@ pub use reply_end::ReplyEnd;
 pub use request_head::{HeadMistake, check_head, is_about_the_server, max_forwards};
 pub use request_id::RequestId;
 pub use sender_key::SenderKey;
-pub use template::{Template, TemplateContext, UnfitForUrl};
+pub use template::{Template, TemplateContext, UnfitForUrl, UrlValue};
 pub use timestamp::with_timestamp;
 pub use trace_context::TraceContext;
 pub use websocket_accept::websocket_accept;

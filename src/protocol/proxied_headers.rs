@@ -25,6 +25,11 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
+/// Whether a header belongs to one connection, so that no proxy passes it on.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+}
+
 /// Removes the hop-by-hop headers, those that `Connection` names, and `TE` except for `trailers`. `Host` is
 /// kept whatever `Connection` says, because it selects the application, and so are the headers that say who the client
 /// is: a client could take them away from a proxy that has set them.

@@ -20,6 +20,14 @@ pub struct TemplateContext<'a> {
     pub channel: Option<&'a str>,
 }
 
+/// A value that is filled into a URL.
+pub enum UrlValue<'a> {
+    /// It tells one thing from another, so that it is never empty.
+    Name(Cow<'a, str>),
+    /// It may be anything in a query.
+    Text(Cow<'a, str>),
+}
+
 /// A value has no place in a URL; see [`Template::fill_url`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnfitForUrl;
@@ -86,7 +94,18 @@ impl Template {
     /// Fills the template. A name that is not in the context becomes empty; the config refuses templates with names
     /// that will not be there.
     pub fn fill(&self, context: TemplateContext<'_>) -> String {
-        self.fill_with(context, |out, _, value| out.push_str(value))
+        let mut out = String::with_capacity(self.text.len() + 32);
+        for piece in &self.pieces {
+            match piece {
+                Piece::Text(text) => out.push_str(text),
+                Piece::Placeholder(name) => match &**name {
+                    "user_id" => out.push_str(&context.user_id.to_string()),
+                    "channel" => out.push_str(context.channel.unwrap_or_default()),
+                    name => out.push_str(context.params.get(name).unwrap_or_default()),
+                },
+            }
+        }
+        out
     }
 
     /// Fills every placeholder with `0`, for an example of what the template produces.
@@ -104,18 +123,46 @@ impl Template {
     /// path is filled into the path of the URL as it was sent, with its slashes. `Err` if a value would nevertheless
     /// change the structure: it is empty, or a step of a path such as `..`, alone or together with what is around it.
     pub fn fill_url(&self, context: TemplateContext<'_>) -> Result<String, UnfitForUrl> {
+        self.fill_url_from(context.params, |name| {
+            UrlValue::Name(match name {
+                "user_id" => context.user_id.to_string().into(),
+                "channel" => context.channel.unwrap_or_default().into(),
+                name => context.params.get(name).unwrap_or_default().into(),
+            })
+        })
+    }
+
+    /// Does the same with the result of `value` for each name.
+    pub fn fill_url_from<'a>(
+        &self,
+        params: &Params,
+        mut value: impl FnMut(&str) -> UrlValue<'a>,
+    ) -> Result<String, UnfitForUrl> {
         let mut is_unfit = false;
-        let url = self.fill_with(context, |out, name, value| {
-            let rest = context.params.encoded_rest(name).filter(|_| !out.contains(['?', '#']));
-            match rest {
-                Some(rest) => out.push_str(rest),
+        let mut url = String::with_capacity(self.text.len() + 32);
+        for piece in &self.pieces {
+            let name = match piece {
+                Piece::Text(text) => {
+                    url.push_str(text);
+                    continue;
+                }
+                Piece::Placeholder(name) => name,
+            };
+            let in_path = !url.contains(['?', '#']);
+            match params.encoded_rest(name).filter(|_| in_path) {
+                Some(rest) => url.push_str(rest),
                 None => {
-                    let may_be_empty = context.params.rest_name() == Some(name);
-                    is_unfit |= (value.is_empty() && !may_be_empty) || is_path_step(value);
-                    out.extend(utf8_percent_encode(value, NOT_UNRESERVED));
+                    let (value, is_free) = match value(name) {
+                        UrlValue::Name(value) => (value, false),
+                        UrlValue::Text(value) => (value, !in_path),
+                    };
+                    let may_be_empty = params.rest_name() == Some(name);
+                    let is_step = (value.is_empty() && !may_be_empty) || is_path_step(&value);
+                    is_unfit |= is_step && !is_free;
+                    url.extend(utf8_percent_encode(&value, NOT_UNRESERVED));
                 }
             }
-        });
+        }
         let steps = |url: &str| {
             let path = url.split(['?', '#']).next().unwrap_or_default();
             path.split('/').filter(|part| is_path_step(part)).count()
@@ -156,25 +203,6 @@ impl Template {
             }
         }
         Ok(out)
-    }
-
-    fn fill_with(
-        &self,
-        context: TemplateContext<'_>,
-        mut push: impl FnMut(&mut String, &str, &str),
-    ) -> String {
-        let mut out = String::with_capacity(self.text.len() + 32);
-        for piece in &self.pieces {
-            match piece {
-                Piece::Text(text) => out.push_str(text),
-                Piece::Placeholder(name) => match &**name {
-                    "user_id" => push(&mut out, name, &context.user_id.to_string()),
-                    "channel" => push(&mut out, name, context.channel.unwrap_or_default()),
-                    name => push(&mut out, name, context.params.get(name).unwrap_or_default()),
-                },
-            }
-        }
-        out
     }
 }
 

@@ -8,10 +8,11 @@ use hyper::{Response, StatusCode};
 
 use super::ProxyBody;
 use super::framing::UnknownCoding;
-use super::upload::ClientFault;
+use super::upload::{ClientFault, Stalled};
 use crate::http_client::{self, Failure};
 use crate::telemetry;
 use crate::telemetry::proxy::ProxyFailure;
+use crate::upstream::RequestEnd;
 
 /// When a client may try again that met a bound.
 const RETRY_SECONDS: u64 = 1;
@@ -22,22 +23,30 @@ pub fn refuse(failure: ProxyFailure, client: IpAddr) -> Response<ProxyBody> {
     to_response(failure)
 }
 
-/// Names the failure of a request, and logs it if it is the upstream's.
-pub(super) fn of_upstream(error: &http_client::RequestError) -> ProxyFailure {
-    let failure = match http_client::failure(error) {
-        Failure::HeadTooLarge => ProxyFailure::HeadTooLarge,
-        Failure::Malformed => ProxyFailure::Malformed,
-        Failure::Lost | Failure::Unreachable => ProxyFailure::Unreachable,
+/// A request that got no answer from its upstream.
+pub(super) struct Failed {
+    pub failure: ProxyFailure,
+    /// What that says about the replica.
+    pub end: RequestEnd,
+}
+
+/// Names the failure of a request, and logs it as the upstream's.
+pub(super) fn of_upstream(error: &http_client::RequestError) -> Failed {
+    let (failure, end) = match http_client::failure(error) {
+        Failure::HeadTooLarge => (ProxyFailure::HeadTooLarge, RequestEnd::Answered),
+        Failure::Malformed => (ProxyFailure::Malformed, RequestEnd::Failed),
+        Failure::Lost => (ProxyFailure::Unreachable, RequestEnd::Failed),
+        Failure::Unreachable => (ProxyFailure::Unreachable, RequestEnd::Unreachable),
     };
     telemetry::proxy::unreachable(failure, &http_client::error_chain(error));
-    failure
+    Failed { failure, end }
 }
 
 /// Logs an answer whose body cannot be passed on.
-pub(super) fn of_framing(_: UnknownCoding) -> ProxyFailure {
+pub(super) fn of_framing(_: UnknownCoding) -> Failed {
     let reason = "it has a transfer coding other than chunked";
     telemetry::proxy::unreachable(ProxyFailure::Malformed, reason);
-    ProxyFailure::Malformed
+    Failed { failure: ProxyFailure::Malformed, end: RequestEnd::Failed }
 }
 
 /// Logs an answer that broke off. The connection to the client is closed, so that the client does not take it for whole.
@@ -46,12 +55,22 @@ pub(super) fn of_body(error: hyper::Error) -> hyper::Error {
     error
 }
 
-impl From<ClientFault> for ProxyFailure {
-    fn from(fault: ClientFault) -> Self {
-        match fault {
-            ClientFault::TooSlow => Self::ClientTimedOut,
-            ClientFault::Broken => Self::BadBody,
+/// A request that the client did not send as it should.
+pub(super) fn of_client(fault: ClientFault) -> Failed {
+    let failure = match fault {
+        ClientFault::TooSlow => ProxyFailure::ClientTimedOut,
+        ClientFault::Broken => ProxyFailure::BadBody,
+    };
+    Failed { failure, end: RequestEnd::Unknown }
+}
+
+/// A request that was given up because nothing happened for too long.
+pub(super) fn of_stall(stalled: Stalled) -> Failed {
+    match stalled {
+        Stalled::Client => {
+            Failed { failure: ProxyFailure::ClientTimedOut, end: RequestEnd::Unknown }
         }
+        Stalled::Upstream => Failed { failure: ProxyFailure::TimedOut, end: RequestEnd::Failed },
     }
 }
 

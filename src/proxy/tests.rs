@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -19,13 +20,12 @@ async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
 
 /// Starts a server that forwards every request to `upstream`.
 async fn start_proxy(upstream: Option<String>, timeout: Duration) -> SocketAddr {
-    let upstream = upstream.map(|url| url.parse().unwrap());
     let min_pace = config::MinPace { timeout: DEADLINE, min_rate: 1 };
-    let settings = config::Proxy { upstream, timeout, max_in_flight: 100, max_in_flight_per_ip: 0 };
     let route = "[[route]]\npath = \"/\"\nchannel = \"c\"";
     let mut config = config::Config::from_toml(route).expect("a configuration");
-    (config.proxy, config.server.min_pace) = (settings, min_pace);
-    let proxy = Proxy::new(&config).unwrap();
+    config.proxy.urls = upstream.iter().map(|url| url.parse().unwrap()).collect();
+    (config.proxy.timeout, config.server.min_pace) = (timeout, min_pace);
+    let proxy = Proxy::new(&config, &SharedProxy::new(&config, None)).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -24,6 +24,8 @@ pub(super) struct Upload {
     /// Checks the pace while the client sends nothing; created when it first does.
     timer: Option<Pin<Box<Sleep>>>,
     progress: Progress,
+    /// Whether any of it was asked for. Until then it can be sent to another upstream.
+    was_read: bool,
 }
 
 /// The time of a request's last progress.
@@ -39,6 +41,8 @@ struct Shared {
     last_progress_ms: AtomicU64,
     /// A [`State`].
     state: AtomicU8,
+    /// The body of a request that was dropped before it was sent; the inner `None` = it has no body.
+    unsent: Mutex<Option<Option<Incoming>>>,
 }
 
 /// What a request's body is doing.
@@ -83,14 +87,17 @@ impl Upload {
     pub fn new(body: Incoming, required: MinPace) -> (Self, Progress) {
         let progress = Progress { started: Instant::now(), shared: Arc::default() };
         let body = (!body.is_end_stream()).then_some(body);
-        let pace = Pace::new(required);
-        (Self { body, pace, timer: None, progress: progress.clone() }, progress)
+        (Self::with(body, required, progress.clone()), progress)
+    }
+
+    fn with(body: Option<Incoming>, required: MinPace, progress: Progress) -> Self {
+        Self { body, pace: Pace::new(required), timer: None, progress, was_read: false }
     }
 
     /// The body of a request that has none.
     pub fn empty(required: MinPace) -> Self {
         let progress = Progress { started: Instant::now(), shared: Arc::default() };
-        Self { body: None, pace: Pace::new(required), timer: None, progress }
+        Self::with(None, required, progress)
     }
 
     fn fail(&self, fault: ClientFault) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
@@ -116,6 +123,14 @@ impl Upload {
     }
 }
 
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if !self.was_read {
+            *self.progress.unsent() = Some(self.body.take());
+        }
+    }
+}
+
 impl Body for Upload {
     type Data = Bytes;
     type Error = ClientFault;
@@ -124,6 +139,7 @@ impl Body for Upload {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ClientFault>>> {
+        self.was_read = true;
         let Some(body) = &mut self.body else { return Poll::Ready(None) };
         let polled = Pin::new(body).poll_frame(cx);
         match polled {
@@ -161,6 +177,17 @@ impl Body for Upload {
 }
 
 impl Progress {
+    /// The lock is held for an assignment only.
+    fn unsent(&self) -> MutexGuard<'_, Option<Option<Incoming>>> {
+        self.shared.unsent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the body of a request that was dropped before any of it was sent. `None` = some of it may have been sent.
+    pub fn take_unsent(&self, required: MinPace) -> Option<Upload> {
+        let body = self.unsent().take()?;
+        Some(Upload::with(body, required, self.clone()))
+    }
+
     fn set(&self, state: State) {
         self.shared.state.store(state as u8, Ordering::Relaxed);
     }

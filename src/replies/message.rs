@@ -17,7 +17,7 @@ use crate::socket::Socket;
 use crate::telemetry::log::ConnectionFields;
 use crate::telemetry::replies::ReplySpans;
 use crate::telemetry::route::RouteMetrics;
-use crate::upstream::{Message, TaskPermit};
+use crate::upstream::{Forwarded, Message, TaskPermit};
 
 /// A message that has passed the checks of its connection.
 pub struct CheckedMessage {
@@ -47,6 +47,8 @@ pub struct Sender {
     pub request_id: RequestId,
     /// The trace of the handshake.
     pub trace: TraceContext,
+    /// What is forwarded of the handshake; `None` = nothing.
+    pub forwarded: Option<Arc<Forwarded>>,
 }
 
 impl Sender {
@@ -84,6 +86,7 @@ impl Sender {
             message_id: checked.id.unwrap_or_else(|| task_id.clone()),
             task_id,
             trace,
+            forwarded: self.forwarded.clone(),
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::protocol::{
 };
 use crate::replies::ThreadConfig;
 use crate::tokens::Identity;
-use crate::upstream::PassedUpstream;
+use crate::upstream::{Forwarded, PassedUpstream};
 
 /// The client of one session.
 pub struct Client {
@@ -35,6 +35,8 @@ pub struct Client {
     /// The origin of the page that connected. `None` if the handshake named none.
     pub origin: Option<Box<str>>,
     pub trace: TraceContext,
+    /// What the upstream gets of the handshake with each message; `None` = nothing.
+    pub forwarded: Option<Arc<Forwarded>>,
 }
 
 impl Client {

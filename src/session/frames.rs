@@ -134,13 +134,17 @@ impl Session {
         false
     }
 
-    /// Checks that the upstream can read the client's object. A Celery task has only some of its fields, which are
-    /// checked when the task is written.
+    /// Checks that the upstream can read the client's object. A Celery task and a body that is made of a template have
+    /// only some of its fields, which are checked when they are filled in.
     fn check_object(&self, data: &RawValue) -> Result<(), NotPortable> {
         let passes_whole_object = || {
             let (route, config) = (self.client.route.borrow(), self.services.config());
             let kind = route.upstream.as_deref().and_then(|name| config.upstreams.kind(name));
-            !matches!(kind, Some(UpstreamKind::Celery(_)))
+            match kind {
+                Some(UpstreamKind::Celery(_)) => false,
+                Some(UpstreamKind::Http(http)) => http.request.sends_whole_object(),
+                _ => true,
+            }
         };
         check_portable(data.get()).or_else(|why| match passes_whole_object() {
             true => Err(why),

@@ -134,6 +134,7 @@ impl Session {
             connection_id: client.connection_id,
             request_id: client.request_id.clone(),
             trace: client.trace,
+            forwarded: client.forwarded.clone(),
         })
     }
 }

@@ -20,6 +20,7 @@ impl Session {
         held.largest_queue = held.largest_queue.max(queued);
         held.partial_messages += self.socket.partial_bytes();
         held.in_progress += self.bytes_in_progress();
+        held.in_progress += self.client.forwarded.as_ref().map_or(0, |kept| kept.bytes());
     }
 
     /// The bytes of this client's messages that are not complete, wait, or are on their way to the upstream.

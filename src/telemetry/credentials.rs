@@ -75,6 +75,8 @@ label_enum! {
         ConnectionsPerIp => "connections_per_ip",
         /// The limit `requests_per_ip`.
         RequestsPerIp => "requests_per_ip",
+        /// The headers and cookies for `forward_headers` and `forward_cookies` are larger than 8 KiB.
+        ForwardedTooLarge => "forwarded_too_large",
         /// The limit `max_memory`.
         Memory => "memory",
         /// The upstream of a pass route answered otherwise than with a socket.

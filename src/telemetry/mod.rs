@@ -50,5 +50,6 @@ pub mod messages;
 pub mod presence;
 pub mod process;
 pub mod proxy;
+pub mod replicas;
 pub mod replies;
 pub mod upstreams;

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::definitions::{self, Definition, Kind};
 use super::{
     admin, celery, channel_layer, connections, credentials, delivery, dialects, engine, jwts, log,
-    messages, presence, process, proxy, replies, spans, upstreams,
+    messages, presence, process, proxy, replicas, replies, spans, upstreams,
 };
 
 /// The areas, each with its headline on the reference page.
@@ -21,6 +21,7 @@ pub(super) const AREAS: &[(&str, &[&Definition])] = &[
     ("Messages and limits", messages::METRICS),
     ("Replies", replies::METRICS),
     ("Upstreams", upstreams::METRICS),
+    ("Replicas of upstreams and the proxy", replicas::METRICS),
     ("Streams of AI APIs", dialects::METRICS),
     ("Celery", celery::METRICS),
     ("Proxy", proxy::METRICS),

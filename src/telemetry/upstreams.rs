@@ -1,4 +1,4 @@
-//! Upstreams: requests, replies, retries and circuits.
+//! Upstreams: requests, replies and retries.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -7,11 +7,9 @@ use hyper::header::HeaderValue;
 use metrics::{Counter, Gauge, Histogram, SharedString};
 use tracing::{debug, info, warn};
 
-use super::definitions::{self, Configured, UPSTREAM, Values, buckets, metrics, millis, words};
+use super::definitions::{self, Configured, UPSTREAM, buckets, metrics, millis, words};
 use super::log::{ConnectionFields, MessageFields, connection_event, message_event};
 use crate::protocol::{ChannelName, Dialect, label_enum};
-
-const REPLICA: Values = Values::Fixed("the number of the URL in `urls`, from 0");
 
 metrics! {
     /// Requests to upstreams, by outcome.
@@ -30,20 +28,6 @@ metrics! {
     SECONDS = histogram "tidegate_upstream_request_seconds" [upstream: UPSTREAM] in buckets::REQUEST;
     /// Messages, replies and sockets in flight.
     IN_FLIGHT = gauge "tidegate_upstream_in_flight" [upstream: UPSTREAM];
-    /// 1 while the circuit is open and no requests are sent to the upstream; with several URLs while those of all are.
-    CIRCUIT_OPEN = gauge "tidegate_upstream_circuit_open" [upstream: UPSTREAM];
-    /// Messages, replies and sockets in flight at each URL of an upstream that has several.
-    REPLICA_IN_FLIGHT = gauge "tidegate_upstream_replica_in_flight" [upstream: UPSTREAM, replica: REPLICA], late;
-    /// 1 while the circuit of a URL is open, of an upstream that has several.
-    REPLICA_CIRCUIT_OPEN = gauge "tidegate_upstream_replica_circuit_open" [
-        upstream: UPSTREAM,
-        replica: REPLICA,
-    ], late;
-    /// Requests that went to another URL, because this one could not be reached or did not take them.
-    REPLICA_FAILURES = counter "tidegate_upstream_replica_failures_total" [
-        upstream: UPSTREAM,
-        replica: REPLICA,
-    ], late;
 }
 
 label_enum! {
@@ -127,58 +111,28 @@ pub struct UpstreamMetrics {
     retries: Counter,
     seconds: Histogram,
     in_flight: Gauge,
-    circuit: Gauge,
-    /// The metrics of each URL, in the order of `urls`.
-    replicas: Box<[ReplicaMetrics]>,
     /// Whether a wrong `Content-Type` was reported.
     is_mismatch_reported: AtomicBool,
     /// A bit for each dialect that was found in its replies.
     dialects_found: AtomicU32,
 }
 
-/// The metrics of one of several URLs.
-struct ReplicaMetrics {
-    is_open: AtomicBool,
-    /// `None` = the only URL.
-    series: Option<ReplicaSeries>,
-}
-
-struct ReplicaSeries {
-    in_flight: Gauge,
-    circuit: Gauge,
-    failures: Counter,
-}
-
 impl UpstreamMetrics {
-    /// `replicas` is the number of its URLs, or 1.
-    pub fn new(name: &str, replicas: usize) -> Self {
+    pub fn new(name: &str) -> Self {
         definitions::register_configured(METRICS, Configured::Upstream, name);
         let upstream = SharedString::from(name.to_owned());
         let request = |outcome: &&'static str| REQUESTS.at([upstream.clone(), (*outcome).into()]);
         let reply = |end: &&'static str| REPLIES.at([upstream.clone(), (*end).into()]);
-        let replica = |number: usize| {
-            let labels = || [upstream.clone(), SharedString::from(number.to_string())];
-            let series = || ReplicaSeries {
-                in_flight: REPLICA_IN_FLIGHT.at(labels()),
-                circuit: REPLICA_CIRCUIT_OPEN.at(labels()),
-                failures: REPLICA_FAILURES.at(labels()),
-            };
-            ReplicaMetrics { is_open: AtomicBool::default(), series: (replicas > 1).then(series) }
-        };
-        let metrics = Self {
+        Self {
             name: name.into(),
             requests: RequestOutcome::LABELS.iter().map(request).collect(),
             replies: ReplyEnd::LABELS.iter().map(reply).collect(),
             retries: RETRIES.at([upstream.clone()]),
             seconds: SECONDS.at([upstream.clone()]),
             in_flight: IN_FLIGHT.at([upstream.clone()]),
-            circuit: CIRCUIT_OPEN.at([upstream.clone()]),
-            replicas: (0..replicas).map(replica).collect(),
             is_mismatch_reported: AtomicBool::new(false),
             dialects_found: AtomicU32::new(0),
-        };
-        metrics.circuit.set(0.0);
-        metrics
+        }
     }
 
     /// The upstream's name in the config.
@@ -309,63 +263,5 @@ impl UpstreamMetrics {
     /// A request, a streamed reply or a socket is no longer in flight.
     pub fn in_flight_ended(&self) {
         self.in_flight.decrement(1.0);
-    }
-
-    /// The circuit of a replica opened.
-    pub fn circuit_opened(&self, replica: usize) {
-        self.set_circuit(replica, true);
-        warn!(
-            event = "upstream_circuit_opened",
-            upstream = &*self.name,
-            replica,
-            "circuit opened: no requests are sent to an upstream for a while"
-        );
-    }
-
-    /// The circuit of a replica closed.
-    pub fn circuit_closed(&self, replica: usize) {
-        self.set_circuit(replica, false);
-        info!(
-            event = "upstream_circuit_closed",
-            upstream = &*self.name,
-            replica,
-            "circuit closed: an upstream answers again"
-        );
-    }
-
-    fn set_circuit(&self, replica: usize, is_open: bool) {
-        let value = |is_open| if is_open { 1.0 } else { 0.0 };
-        if let Some(metrics) = self.replicas.get(replica) {
-            metrics.is_open.store(is_open, Ordering::Relaxed);
-            if let Some(series) = &metrics.series {
-                series.circuit.set(value(is_open));
-            }
-        }
-        let all_open = self.replicas.iter().all(|one| one.is_open.load(Ordering::Relaxed));
-        self.circuit.set(value(all_open));
-    }
-
-    /// A message, reply or socket is in flight at a replica, or no longer.
-    pub fn replica_load_changed(&self, replica: usize, by: f64) {
-        if let Some(series) = self.replicas.get(replica).and_then(|one| one.series.as_ref()) {
-            series.in_flight.increment(by);
-        }
-    }
-
-    /// A request goes to another replica.
-    pub fn replica_failed(&self, fields: MessageFields<'_>, replica: usize, reason: &str) {
-        if let Some(series) = self.replicas.get(replica).and_then(|one| one.series.as_ref()) {
-            series.failures.increment(1);
-        }
-        let upstream = &*self.name;
-        message_event!(
-            info,
-            fields,
-            event = "upstream_replica_failed",
-            upstream,
-            replica,
-            reason,
-            "a request goes to another replica of an upstream"
-        );
     }
 }

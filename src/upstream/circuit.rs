@@ -11,12 +11,12 @@ use std::time::Instant;
 
 use crate::config;
 use crate::protocol::SenderKey;
-use crate::telemetry::upstreams::UpstreamMetrics;
+use crate::telemetry::replicas::ReplicaMetrics;
 
 /// Shared by all threads.
 pub(super) struct Circuit {
     limits: config::Circuit,
-    metrics: Arc<UpstreamMetrics>,
+    metrics: Arc<ReplicaMetrics>,
     /// The number of the replica.
     replica: usize,
     state: Mutex<State>,
@@ -41,7 +41,7 @@ struct Failure {
 }
 
 impl Circuit {
-    pub fn new(limits: config::Circuit, metrics: Arc<UpstreamMetrics>, replica: usize) -> Self {
+    pub fn new(limits: config::Circuit, metrics: Arc<ReplicaMetrics>, replica: usize) -> Self {
         Self { limits, metrics, replica, state: Mutex::new(State::Closed(VecDeque::new())) }
     }
 

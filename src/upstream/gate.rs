@@ -6,11 +6,12 @@ use std::time::Instant;
 
 use super::RelayError;
 use super::circuit::CircuitPermit;
-use super::pool::{Chosen, Pool, ReplicaLoad, Tried};
+use super::pool::{BalanceKey, Chosen, Pool, ReplicaLoad, Tried};
 use crate::config::{self, UpstreamKind};
-use crate::protocol::SenderKey;
+use crate::protocol::{SenderKey, Template};
 use crate::shares::{NoPermit, SharePermit, Shares, share_of};
 use crate::telemetry::log::MessageFields;
+use crate::telemetry::replicas::ReplicaMetrics;
 use crate::telemetry::upstreams::{RequestOutcome, UpstreamMetrics};
 
 /// The least share of a queue where none is configured. A short queue is full soon, but not because of one client: most of
@@ -22,21 +23,22 @@ pub(super) struct Gate {
     in_flight: Shares<SenderKey>,
     /// The tasks of each client that wait in a queue or are in progress; `None` = they are not bounded.
     tasks: Option<Shares<SenderKey>>,
-    pool: Pool,
+    pub pool: Pool,
 }
 
 impl Gate {
     pub fn new(config: &config::Upstream) -> Self {
         let replicas = config.urls().len().max(1);
-        let metrics = Arc::new(UpstreamMetrics::new(&config.name, replicas));
+        let replicas = ReplicaMetrics::of_upstream(&config.name, replicas);
+        let urls = config.urls().iter().map(Template::as_str);
         Self {
             in_flight: Shares::new(
                 config.max_in_flight,
                 share_of(config.max_in_flight, config.max_in_flight_per_user),
             ),
             tasks: tasks(&config.kind),
-            pool: Pool::new(config, &metrics),
-            metrics,
+            pool: Pool::new(urls, config.balance, config.circuit, replicas),
+            metrics: Arc::new(UpstreamMetrics::new(&config.name)),
         }
     }
 
@@ -51,11 +53,6 @@ impl Gate {
             self.metrics.request_not_sent(fields, RequestOutcome::ShareFull);
             RelayError::Busy
         })
-    }
-
-    /// Returns the number of the URL for a request of `sender` that is counted elsewhere.
-    pub fn replica(&self, fields: MessageFields<'_>, sender: &SenderKey) -> usize {
-        self.pool.first(fields, sender, Instant::now())
     }
 
     /// Acquires an in-flight permit of `sender` and a permit of the circuit breaker, in this order, so that no probe is
@@ -74,7 +71,8 @@ impl Gate {
             RelayError::Busy
         })?;
         let started = Instant::now();
-        let Some(chosen) = self.pool.choose(fields, sender, Tried::default(), started) else {
+        let by = BalanceKey { channel: fields.connection.channel, sender };
+        let Some(chosen) = self.pool.choose(by, Tried::default(), started) else {
             self.metrics.request_not_sent(fields, RequestOutcome::CircuitOpen);
             return Err(RelayError::Unavailable);
         };
@@ -119,7 +117,8 @@ impl PendingRequest<'_> {
     /// Returns false if there is none. `reason` is for the log.
     pub fn try_another(&mut self, error: &RelayError, reason: &str) -> bool {
         let now = Instant::now();
-        let chosen = self.pool.choose(self.fields, self.sender, self.tried, now);
+        let by = BalanceKey { channel: self.fields.connection.channel, sender: self.sender };
+        let chosen = self.pool.choose(by, self.tried, now);
         let Some(Chosen { replica, circuit, load }) = chosen else { return false };
         let failed = std::mem::replace(&mut self.circuit, circuit);
         if *error == RelayError::Unreachable {
@@ -128,7 +127,7 @@ impl PendingRequest<'_> {
         } else {
             failed.failed(Some(self.sender.clone()), now);
         }
-        self.in_flight.metrics.replica_failed(self.fields, self.replica, reason);
+        self.pool.metrics.failed(self.fields, self.replica, reason);
         self.in_flight._load = load;
         self.replica = replica;
         self.tried = self.tried.with(replica);

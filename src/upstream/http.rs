@@ -1,11 +1,11 @@
-//! Relays a message as a POST to an HTTP upstream, with retries where they cannot cause duplicates.
+//! Relays a message as a request to an HTTP upstream, with retries where they cannot cause duplicates.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, USER_AGENT};
+use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
 use hyper::{Request, Response, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::{Instant, timeout_at};
@@ -13,10 +13,10 @@ use tokio::time::{Instant, timeout_at};
 use super::gate::PendingRequest;
 use super::message::user_in_template;
 use super::response::{self, RelayResponse};
-use super::{Message, NO_RESPONSE, RelayError, payload, signature};
-use crate::config;
+use super::{Message, NO_RESPONSE, RelayError, payload, signature, template};
+use crate::config::{self, RequestBody};
 use crate::http_client::{self, Failure, HttpClient, RequestError, error_chain};
-use crate::protocol::{Template, TemplateContext, UnfitForUrl};
+use crate::protocol::{Template, UnfitForUrl, UrlValue};
 use crate::telemetry::upstreams::UpstreamMetrics;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -39,6 +39,8 @@ pub(super) struct Relay<'a> {
     pub message: &'a Message,
     /// The URL of each replica.
     pub urls: Vec<Uri>,
+    /// The body of each attempt; empty if the method has none.
+    pub body: Bytes,
     /// The deadline of the response head (for all attempts together) and of a body that is not streamed.
     pub deadline: Instant,
 }
@@ -70,10 +72,9 @@ impl Relay<'_> {
         pending: &mut PendingRequest<'_>,
     ) -> Result<Response<Incoming>, (RelayError, String)> {
         let unavailable = |reason| (RelayError::Unavailable, reason);
-        let body = Bytes::from(payload::json(self.message).map_err(unavailable)?);
         let mut retries_left = self.config.retries;
         loop {
-            let sent = self.send(body.clone(), pending.replica()).await.map_err(unavailable)?;
+            let sent = self.send(pending.replica()).await.map_err(unavailable)?;
             let (error, reason) = match sent {
                 Attempt::Answered(response) => {
                     if retries_left == 0 || !response::is_retryable(response.status()) {
@@ -102,14 +103,14 @@ impl Relay<'_> {
         }
     }
 
-    async fn send(&self, body: Bytes, replica: usize) -> Result<Attempt, String> {
-        let sending = self.client.request(self.request(body.clone(), replica)?);
+    async fn send(&self, replica: usize) -> Result<Attempt, String> {
+        let sending = self.client.request(self.request(replica)?);
         let sent = match timeout_at(self.deadline, sending).await {
             // The upstream closed an idle connection as the request was sent. If it has received the request all the
             // same, it knows it by its idempotency key.
             Ok(Err(error)) if http_client::was_closed_while_idle(&error) => {
                 self.metrics.request_retried(self.message.log_fields(), &error_chain(&error));
-                let again = self.client.request_on_new_connection(self.request(body, replica)?);
+                let again = self.client.request_on_new_connection(self.request(replica)?);
                 timeout_at(self.deadline, again).await
             }
             sent => sent,
@@ -127,29 +128,68 @@ impl Relay<'_> {
         })
     }
 
-    fn request(&self, body: Bytes, replica: usize) -> Result<Request<Full<Bytes>>, String> {
-        let message = self.message;
-        let mut request = Request::post(self.urls[replica].clone())
-            .header(CONTENT_TYPE, "application/json")
-            .header(ACCEPT, ACCEPTED)
-            .header(ACCEPT_ENCODING, "identity")
-            .header(USER_AGENT, http_client::USER_AGENT)
+    fn request(&self, replica: usize) -> Result<Request<Full<Bytes>>, String> {
+        let (message, config) = (self.message, &self.config.request);
+        let mut request = Request::builder()
+            .method(config.method.clone())
+            .uri(self.urls[replica].clone())
             .header(IDEMPOTENCY_KEY, idempotency_key(message))
             .header(X_REQUEST_ID, &message.task_id)
-            .header(TRACEPARENT, message.trace.child());
+            .header(TRACEPARENT, message.trace.child())
+            .header(ACCEPT_ENCODING, "identity");
         if let Some(secret) = &self.config.signing_secret {
-            request = request.header(signature::HEADER, signature::sign(secret, &body));
+            request = request.header(signature::HEADER, signature::sign(secret, &self.body));
         }
-        request.body(Full::new(body)).map_err(|error| format!("invalid request: {error}"))
+        let request = request.body(Full::new(self.body.clone()));
+        let mut request = request.map_err(|error| format!("invalid request: {error}"))?;
+        let headers = request.headers_mut();
+        // Those of the configuration and of the client take the place of these.
+        headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+        headers.insert(USER_AGENT, HeaderValue::from_static(http_client::USER_AGENT));
+        if config.has_body() {
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        for (name, value) in &config.headers {
+            headers.insert(name, value.clone());
+        }
+        if let Some(forwarded) = &message.forwarded {
+            forwarded.add_to(&config.forward, headers);
+        }
+        Ok(request)
     }
 }
 
+/// Returns the URL of each replica for a message. Names of the path come first, then what is known of the message.
 pub(super) fn url(template: &Template, message: &Message) -> Result<Uri, UnfitForUrl> {
-    let Message { params, user_id, channel, .. } = message;
-    let user_id = user_in_template(user_id.as_ref());
-    let context = TemplateContext { params, user_id, channel: Some(channel.as_str()) };
+    let url = template.fill_url_from(&message.params, |name| match name {
+        "user_id" => UrlValue::Name(user_in_template(message.user_id.as_ref()).to_string().into()),
+        "channel" => UrlValue::Name(message.channel.as_str().into()),
+        name => match (message.params.get(name), name) {
+            (Some(value), _) => UrlValue::Name(value.into()),
+            (None, "message") => UrlValue::Text((&*message.text).into()),
+            (None, "username") => {
+                UrlValue::Text(message.username.as_deref().unwrap_or_default().into())
+            }
+            (None, "connection_id") => UrlValue::Name(message.connection_id.to_string().into()),
+            (None, "message_id") => UrlValue::Text((&*message.message_id).into()),
+            (None, "task_id") => UrlValue::Name((&*message.task_id).into()),
+            (None, _) => UrlValue::Name("".into()),
+        },
+    })?;
     // The values may also make it longer than a URL can be.
-    template.fill_url(context)?.try_into().map_err(|_| UnfitForUrl)
+    url.try_into().map_err(|_| UnfitForUrl)
+}
+
+/// Returns the body for a message. `Err` tells the client why there is none.
+pub(super) fn body(config: &config::HttpRequest, message: &Message) -> Result<Bytes, String> {
+    if !config.has_body() {
+        return Ok(Bytes::new());
+    }
+    Ok(match &config.body {
+        RequestBody::Envelope => payload::json(message)?.into(),
+        RequestBody::Data => Bytes::copy_from_slice(message.data.get().as_bytes()),
+        RequestBody::Template(template) => template::fill_body(template, message)?.into(),
+    })
 }
 
 /// Returns `<user or connection>:<message id>`, which is the same when a client sends a message again.

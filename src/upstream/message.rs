@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::Forwarded;
 use crate::protocol::{
     ChannelName, ConnectionId, Params, RequestId, SenderKey, TraceContext, UserId,
 };
@@ -31,6 +32,8 @@ pub struct Message {
     /// A new UUID; an HTTP upstream may answer with another one.
     pub task_id: String,
     pub trace: TraceContext,
+    /// What is forwarded of the handshake; `None` = nothing.
+    pub forwarded: Option<Arc<Forwarded>>,
 }
 
 impl Message {

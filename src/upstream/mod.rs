@@ -20,15 +20,18 @@ use crate::telemetry::upstreams::RequestOutcome;
 
 mod celery;
 mod circuit;
+mod client_json;
 mod dialect;
 mod event;
 mod format;
+mod forwarded;
 mod gate;
 mod http;
 mod json_values;
 mod message;
 mod ndjson;
 mod payload;
+mod plain_request;
 mod pool;
 mod queue;
 mod reply;
@@ -37,6 +40,7 @@ mod response;
 mod response_reader;
 mod shared;
 pub mod signature;
+mod template;
 #[cfg(test)]
 mod tests;
 mod websocket;
@@ -44,10 +48,13 @@ mod websocket;
 use celery::Celery;
 pub use celery::TaskEnd;
 pub use dialect::{Conclusion, Outcome};
+pub use forwarded::{Forwarded, TooLarge};
 use gate::PendingRequest;
 pub use gate::{InFlightPermit, TaskPermit};
 use message::user_in_template;
 pub use message::{Message, QueueState, RelayError, SocketRequest};
+pub use plain_request::{PlainRequest, RequestEnd};
+pub use pool::{BalanceKey, Pool, ReplicaLoad};
 pub use reply::{Accepted, Reply, ReplyBroken, ReplyEvent, ReplySource};
 use response::RelayResponse;
 #[cfg(feature = "internals")]
@@ -56,7 +63,7 @@ pub use shared::SharedUpstreams;
 use shared::{Transport, Upstream};
 pub use websocket::{
     ClientHandshake, FromUpstream, PassRefusal, PassedUpstream, SocketMessage, UpstreamReceiver,
-    UpstreamSender, UpstreamSocket, UpstreamStream, is_of_handshake,
+    UpstreamSender, UpstreamSocket, is_of_handshake,
 };
 
 /// The upstreams as one worker thread uses them: connection pools are the thread's own, limits and circuit
@@ -259,18 +266,22 @@ impl Upstreams {
 }
 
 impl Upstreams {
-    /// Returns the URL at a WebSocket upstream for a client's request that is no handshake, and the headers that the
-    /// gateway sets on it. `None` = a value has no place in the URL.
+    /// Returns the replicas of an upstream for clients' requests that are no handshakes.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.shared.get(name).map(|upstream| &upstream.gate.pool)
+    }
+
+    /// Returns the URL of a replica of a WebSocket upstream for a client's request that is no handshake, and the headers
+    /// that the gateway sets on it. `None` = a value has no place in the URL.
     pub fn request_head(
         &self,
         name: &str,
+        replica: usize,
         request: &SocketRequest<'_>,
         handshake: &ClientHandshake,
     ) -> Option<(Uri, HeaderMap)> {
-        let upstream = self.shared.get(name)?;
-        match &upstream.config.kind {
+        match &self.shared.get(name)?.config.kind {
             UpstreamKind::WebSocket(config) => {
-                let replica = upstream.gate.replica(request.log_fields(), request.sender);
                 websocket::request_head(config.urls.get(replica)?, request, handshake)
             }
             _ => None,
@@ -321,15 +332,19 @@ async fn relay_http(
     message: &Message,
 ) -> Result<Accepted, RelayError> {
     let Upstream { gate, .. } = upstream;
-    // A message whose values have no place in the URL is not a failure of the upstream.
-    let urls = config.urls.iter().map(|url| http::url(url, message));
-    let urls: Vec<Uri> = urls.collect::<Result<_, _>>().map_err(|_| {
+    // A message whose values have no place in the URL or in the body is not a failure of the upstream.
+    let not_sent = |text: String| {
         gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
-        RelayError::Rejected(UNFIT_FOR_URL.to_owned())
-    })?;
+        RelayError::Rejected(text)
+    };
+    let urls = config.urls.iter().map(|url| http::url(url, message));
+    let urls: Result<Vec<Uri>, _> = urls.collect();
+    let urls = urls.map_err(|_| not_sent(UNFIT_FOR_URL.to_owned()))?;
+    let body = http::body(&config.request, message).map_err(not_sent)?;
     let mut pending = gate.enter(message.log_fields(), &message.sender)?;
     let deadline = deadline_after(upstream.config.timeout);
-    let relay = http::Relay { client, config, metrics: &gate.metrics, message, urls, deadline };
+    let metrics = &gate.metrics;
+    let relay = http::Relay { client, config, metrics, message, urls, body, deadline };
     let response = relay.run(&mut pending).await;
     finish_http(pending, response, message, config)
 }

@@ -12,19 +12,18 @@ use sha2::{Digest, Sha256};
 
 use super::circuit::{Circuit, CircuitPermit};
 use crate::config::{self, Balance};
-use crate::protocol::SenderKey;
-use crate::telemetry::log::MessageFields;
-use crate::telemetry::upstreams::UpstreamMetrics;
+use crate::protocol::{ChannelName, SenderKey};
+use crate::telemetry::replicas::ReplicaMetrics;
 
-/// The replicas of one upstream, shared by all threads. An upstream without a URL has one.
-pub(super) struct Pool {
+/// The replicas of one upstream or of the proxy, shared by all threads. An upstream without a URL has one.
+pub struct Pool {
     replicas: Box<[Replica]>,
     balance: Balance,
     /// How long a replica is avoided.
     avoid: Duration,
     /// Rotates the replicas that have equally much in flight.
     rotation: AtomicUsize,
-    metrics: Arc<UpstreamMetrics>,
+    pub(super) metrics: Arc<ReplicaMetrics>,
 }
 
 struct Replica {
@@ -36,6 +35,13 @@ struct Replica {
     avoided_until: Mutex<Option<Instant>>,
 }
 
+/// Whom a request is for, which decides about its replica.
+#[derive(Clone, Copy)]
+pub struct BalanceKey<'a> {
+    pub channel: Option<&'a ChannelName>,
+    pub sender: &'a SenderKey,
+}
+
 /// A replica for one request.
 pub(super) struct Chosen<'a> {
     pub replica: usize,
@@ -44,9 +50,9 @@ pub(super) struct Chosen<'a> {
 }
 
 /// Counts a request, reply or socket as in flight at its replica, until it is dropped.
-pub(super) struct ReplicaLoad {
+pub struct ReplicaLoad {
     in_flight: Arc<AtomicUsize>,
-    metrics: Arc<UpstreamMetrics>,
+    metrics: Arc<ReplicaMetrics>,
     replica: usize,
 }
 
@@ -65,59 +71,66 @@ impl Tried {
 }
 
 impl Pool {
-    pub fn new(config: &config::Upstream, metrics: &Arc<UpstreamMetrics>) -> Self {
-        let urls = config.urls().iter().map(|url| url.as_str().into());
-        let mut urls: Vec<Box<str>> = urls.collect();
+    /// `urls` are those of the replicas; none = one replica that has none.
+    pub fn new<'u>(
+        urls: impl Iterator<Item = &'u str>,
+        balance: Balance,
+        circuit: config::Circuit,
+        metrics: ReplicaMetrics,
+    ) -> Self {
+        let mut urls: Vec<Box<str>> = urls.map(Into::into).collect();
         if urls.is_empty() {
             urls.push("".into());
         }
+        let metrics = Arc::new(metrics);
         let replica = |(number, url)| Replica {
             url,
-            circuit: Circuit::new(config.circuit, Arc::clone(metrics), number),
+            circuit: Circuit::new(circuit, Arc::clone(&metrics), number),
             in_flight: Arc::default(),
             avoided_until: Mutex::default(),
         };
         Self {
             replicas: urls.into_iter().enumerate().map(replica).collect(),
-            balance: config.balance,
-            avoid: config.circuit.open,
+            balance,
+            avoid: circuit.open,
             rotation: AtomicUsize::default(),
-            metrics: Arc::clone(metrics),
+            metrics,
         }
     }
 
     /// Chooses a replica that was not tried yet. `None` = the circuits of all others are open.
-    pub fn choose(
+    pub(super) fn choose(
         &self,
-        fields: MessageFields<'_>,
-        sender: &SenderKey,
+        by: BalanceKey<'_>,
         tried: Tried,
         now: Instant,
     ) -> Option<Chosen<'_>> {
         if let [only] = &*self.replicas {
-            let circuit = only.circuit.try_acquire(sender, now).filter(|_| !tried.has(0))?;
+            let circuit = only.circuit.try_acquire(by.sender, now).filter(|_| !tried.has(0))?;
             return Some(Chosen { replica: 0, circuit, load: self.load(0) });
         }
-        let in_order = self.in_order(fields, sender, now);
+        let in_order = self.in_order(by, now);
         in_order.into_iter().filter(|replica| !tried.has(*replica)).find_map(|replica| {
-            let circuit = self.replicas[replica].circuit.try_acquire(sender, now)?;
+            let circuit = self.replicas[replica].circuit.try_acquire(by.sender, now)?;
             Some(Chosen { replica, circuit, load: self.load(replica) })
         })
     }
 
-    /// Returns the number of the best replica, whether its circuit is open or not.
-    pub fn first(&self, fields: MessageFields<'_>, sender: &SenderKey, now: Instant) -> usize {
-        match &*self.replicas {
-            [_] => 0,
-            _ => self.in_order(fields, sender, now).first().copied().unwrap_or_default(),
-        }
+    /// Returns the number of the best replica that was not tried yet, whether its circuit is open or not.
+    pub(super) fn best(&self, by: BalanceKey<'_>, tried: Tried, now: Instant) -> Option<usize> {
+        self.in_order(by, now).into_iter().find(|replica| !tried.has(*replica))
+    }
+
+    /// Whether there is more than one.
+    pub(super) fn has_several(&self) -> bool {
+        self.replicas.len() > 1
     }
 
     /// Returns the numbers of all replicas, the best first.
-    fn in_order(&self, fields: MessageFields<'_>, sender: &SenderKey, now: Instant) -> Vec<usize> {
+    fn in_order(&self, by: BalanceKey<'_>, now: Instant) -> Vec<usize> {
         let mut numbers: Vec<usize> = (0..self.replicas.len()).collect();
         let is_avoided = |number: &usize| self.replicas[*number].is_avoided(now);
-        let key = match (self.balance, fields.connection.channel) {
+        let key = match (self.balance, by.channel) {
             (Balance::Least, _) => {
                 let first = self.rotation.fetch_add(1, Ordering::Relaxed) % numbers.len();
                 numbers.rotate_left(first);
@@ -127,7 +140,7 @@ impl Pool {
                 return numbers;
             }
             (Balance::Channel, Some(channel)) => channel.as_str().to_owned(),
-            (Balance::Channel, None) | (Balance::User, _) => sender.to_string(),
+            (Balance::Channel, None) | (Balance::User, _) => by.sender.to_string(),
         };
         // Each replica has a rank of its own for each key, so that the keys of one that is left out spread over all
         // others, and no other key moves.
@@ -136,16 +149,16 @@ impl Pool {
         numbers
     }
 
-    fn load(&self, replica: usize) -> ReplicaLoad {
+    pub(super) fn load(&self, replica: usize) -> ReplicaLoad {
         let in_flight = Arc::clone(&self.replicas[replica].in_flight);
         in_flight.fetch_add(1, Ordering::Relaxed);
-        self.metrics.replica_load_changed(replica, 1.0);
+        self.metrics.load_changed(replica, 1.0);
         ReplicaLoad { in_flight, metrics: Arc::clone(&self.metrics), replica }
     }
 
     /// Avoids a replica that could not be reached.
-    pub fn avoid(&self, replica: usize, now: Instant) {
-        if self.replicas.len() > 1 {
+    pub(super) fn avoid(&self, replica: usize, now: Instant) {
+        if self.has_several() {
             let mut until = self.replicas[replica].avoided_until();
             *until = now.checked_add(self.avoid);
         }
@@ -166,7 +179,7 @@ impl Replica {
 impl Drop for ReplicaLoad {
     fn drop(&mut self) {
         self.in_flight.fetch_sub(1, Ordering::Relaxed);
-        self.metrics.replica_load_changed(self.replica, -1.0);
+        self.metrics.load_changed(self.replica, -1.0);
     }
 }
 

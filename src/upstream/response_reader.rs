@@ -58,6 +58,7 @@ impl ResponseReader {
             message_id: "1".to_owned(),
             task_id: "task".to_owned(),
             trace,
+            forwarded: None,
         };
         Self { upstreams, message }
     }

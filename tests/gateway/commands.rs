@@ -16,11 +16,11 @@ mod tail;
 mod top;
 
 /// Runs `tidegate` with these arguments, without the environment variables of this process that it would read.
-async fn tidegate(arguments: &[&str]) -> CommandOutput {
+pub async fn tidegate(arguments: &[&str]) -> CommandOutput {
     tidegate_with(&[], arguments).await
 }
 
-async fn tidegate_with(env: &[(&str, &str)], arguments: &[&str]) -> CommandOutput {
+pub async fn tidegate_with(env: &[(&str, &str)], arguments: &[&str]) -> CommandOutput {
     let mut command = command(arguments);
     command.envs(env.iter().copied());
     output(command).await
@@ -41,10 +41,10 @@ fn command(arguments: &[&str]) -> Command {
 
 /// The exit code and the output of a command.
 #[derive(Debug)]
-struct CommandOutput {
-    code: Option<i32>,
-    stdout: String,
-    stderr: String,
+pub struct CommandOutput {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl CommandOutput {
@@ -57,7 +57,7 @@ impl CommandOutput {
     }
 
     /// Standard output of a command that must have succeeded.
-    fn ok(self) -> String {
+    pub fn ok(self) -> String {
         assert_eq!(self.code, Some(0), "{self:?}");
         self.stdout
     }

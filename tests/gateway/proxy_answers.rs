@@ -20,6 +20,7 @@ async fn start(answer: &'static str) -> Gateway {
         }
     });
     let settings = Settings::chat("http://127.0.0.1:1/")
+        .each_route(|route| format!("http = \"off\"\n{route}"))
         .section("proxy", &format!("upstream = {url:?}"))
         .also("tokens", "issue_path = \"/auth/token\"")
         .route("path = \"/health\"\nreply = 'true'");

@@ -101,7 +101,7 @@ async fn the_request_has_the_user_the_message_and_the_channel() {
 }
 
 /// Verifies the signature as the documentation tells upstreams to do.
-fn verify_signature(request: &Recorded, secret: &str) {
+pub fn verify_signature(request: &Recorded, secret: &str) {
     let header = request.header("x-tidegate-signature").expect("a signature");
     let (time, signature) = header.split_once(",v1=").expect("t=…,v1=…");
     let time = time.strip_prefix("t=").expect("a time");

@@ -97,7 +97,7 @@ async fn each_bad_message_is_answered_and_the_socket_stays_open() {
 async fn a_message_over_the_size_ends_the_connection() {
     let gateway = Gateway::start(open_to_all()).await;
     let (mut client, _) = Client::connected(&gateway, "/ws/chat/42/").await;
-    client.send_json(&json!({"message": "m", "more": "x".repeat(70_000)})).await;
+    client.send_json(&json!({"message": "m", "more": "x".repeat(1 << 20)})).await;
     assert_eq!(client.closed().await, Some(1009));
 }
 

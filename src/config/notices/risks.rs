@@ -46,7 +46,7 @@ pub(super) fn of(config: &Config) -> Vec<String> {
         match &http.signing_secret {
             Some(secret) if is_short(secret) => add(&key, TOO_SHORT),
             None if is_reached_by_proxy(config, http) => {
-                let text = "missing, and proxy.upstream leads to this URL as well, so that anybody can post messages there as \
+                let text = "missing, and [proxy] leads to this URL as well, so that anybody can post messages there as \
                             any user; sign them, or keep the path from the proxy";
                 add(&key, text);
             }
@@ -91,8 +91,8 @@ fn uses_user_id(config: &Config, route: &Route) -> bool {
 
 /// Whether a request of a stranger can get to the endpoint through the proxy.
 fn is_reached_by_proxy(config: &Config, http: &HttpUpstream) -> bool {
-    let Some(proxy) = &config.proxy.upstream else { return false };
-    http.urls.iter().any(|url| is_below(proxy, url))
+    let is_reached = |url| config.proxy.urls.iter().any(|proxy| is_below(proxy, url));
+    http.urls.iter().any(is_reached)
 }
 
 /// Whether a URL has the host and port of `proxy`, and a path below its path.

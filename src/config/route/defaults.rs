@@ -14,7 +14,8 @@ pub struct Defaults {
 
 impl Defaults {
     pub const JSON: Self = Self {
-        max_message_bytes: "64KiB",
+        // A page of a chat may send its whole history.
+        max_message_bytes: "1MiB",
         messages_per_user: "50/1h",
         messages_per_connection: "10/1s burst 20",
         connects_per_user: "30/1m",

@@ -5,11 +5,14 @@
 //! then build the checked value with `?`". A key that no getter was called for is an unknown key.
 
 mod files;
+mod headers;
+mod raw;
 mod record;
 mod substitute;
 mod tables;
 
 pub(super) use super::context::Written;
+pub(super) use headers::SecretEntry;
 pub(super) use tables::read_document;
 
 use toml::{Table, Value};
@@ -110,32 +113,6 @@ impl Section<'_> {
             }
         };
         self.parse_elements(name, kind, value, |raw| raw)
-    }
-
-    /// Reads a required table whose keys are chosen freely and whose values are all of one kind.
-    /// `${NAME}` is replaced in every text of it.
-    pub(super) fn map<T>(
-        &mut self,
-        name: &str,
-        kind: Kind<T>,
-        doc: &'static str,
-    ) -> Option<Vec<(String, T)>> {
-        self.define(name, Shape::Map(kind.name), None, doc);
-        let Some(value) = self.take(name) else {
-            let fix = format!("missing; write {{ name = … }} with each value {}", kind.expected);
-            self.mistake(name, None, fix);
-            return None;
-        };
-        self.record_all(name, kind.name, &value);
-        let table = self.as_table(name, value)?;
-        let parse = |(entry, value): (String, Value)| {
-            let name = format!("{name}.{entry}");
-            let raw = self.substitute_all(&name, value).ok()?;
-            Some((entry, self.parse(&name, kind, raw)?))
-        };
-        // All entries are parsed before the first mistake ends the reading.
-        let entries: Vec<Option<_>> = table.into_iter().map(parse).collect();
-        entries.into_iter().collect()
     }
 
     /// Takes a key that another one replaces, so that it is not reported as unknown.

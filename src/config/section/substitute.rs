@@ -41,26 +41,6 @@ impl Section<'_> {
         }
     }
 
-    /// Does the same in every text of a table or list.
-    pub(super) fn substitute_all(
-        &mut self,
-        name: &str,
-        value: Value,
-    ) -> Result<RawValue, Reported> {
-        let value = match value {
-            Value::Array(elements) => {
-                let each = |value| Ok(self.substitute_all(name, value)?.value);
-                Value::Array(elements.into_iter().map(each).collect::<Result<_, _>>()?)
-            }
-            Value::Table(table) => {
-                let each = |(key, value)| Ok((key, self.substitute_all(name, value)?.value));
-                Value::Table(table.into_iter().map(each).collect::<Result<_, _>>()?)
-            }
-            other => return self.substitute(name, other),
-        };
-        Ok(RawValue::visible(value))
-    }
-
     /// Replaces every `${NAME}` that can be replaced, without recording mistakes.
     pub(super) fn substitute_for_display(&self, value: &Value) -> Value {
         match value {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::RedisUrl;
+use super::{ObjectTemplate, RedisUrl};
 use crate::protocol::{ChannelPattern, Template};
 
 /// A Celery application, whose tasks go to its Redis broker.
@@ -36,9 +36,6 @@ impl CeleryUpstream {
     }
 }
 
-/// The keyword arguments of a task, in the order of their names, which are valid in Python.
-pub type Kwargs = Vec<(String, Kwarg)>;
-
 /// The task that a message becomes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CeleryTask {
@@ -46,51 +43,12 @@ pub struct CeleryTask {
     pub queue: String,
     /// From 0 to 9; 0 is the highest.
     pub priority: u8,
-    pub kwargs: Kwargs,
+    /// Its keyword arguments, whose names are valid in Python.
+    pub kwargs: ObjectTemplate,
     /// A task that has waited this long is not run; `None` = no limit.
     pub expires: Option<Duration>,
     /// The name of the event that the client gets in place of `task_queued`.
     pub queued_event: String,
-}
-
-/// The source of a keyword argument.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Kwarg {
-    /// A text with placeholders.
-    Text(Template),
-    /// A text with placeholders that must result in an integer.
-    Integer(Template),
-    Constant(serde_json::Value),
-    /// A field of the object that the client sent.
-    Field(ClientField),
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct ClientField {
-    pub name: Box<str>,
-    pub kind: FieldType,
-    pub missing: Missing,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FieldType {
-    Any,
-    Text,
-    Int,
-    Number,
-    Bool,
-    Object,
-    List,
-}
-
-/// What happens if a field is missing or null.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Missing {
-    /// The message is refused.
-    Refuse,
-    /// The argument is left out.
-    Omit,
-    Default(serde_json::Value),
 }
 
 /// Celery's result backend on Redis.

@@ -7,7 +7,7 @@ use hyper::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
 use url::Url;
 
-use super::{Rate, Secret};
+use super::{Balance, Circuit, Rate, Secret};
 use crate::protocol::OriginPattern;
 
 /// `[server]`: the public port.
@@ -116,10 +116,15 @@ pub enum MissingOrigin {
     Reject,
 }
 
-/// `[proxy]`: where requests go that match no route.
+/// `[proxy]`: where requests go that are no WebSocket handshakes.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Proxy {
-    pub upstream: Option<Url>,
+    /// Those of the replicas, in the order of the config; none = such requests get 404.
+    pub urls: Vec<Url>,
+    /// [`Balance::User`] = by the client's address.
+    pub balance: Balance,
+    /// Each of several replicas has one with these settings.
+    pub circuit: Circuit,
     /// The time limit for the head of the response. The body has none while data flows.
     pub timeout: Duration,
     /// How many requests may be in flight, and of them those of one client address; 0 = a quarter.

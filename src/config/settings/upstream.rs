@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CeleryUpstream, RedisUrl, Secret};
+use super::{CeleryUpstream, HttpRequest, RedisUrl, Secret};
 use crate::protocol::{Dialect, Template};
 
 /// `[upstream.NAME]`.
@@ -42,7 +42,8 @@ pub enum Balance {
     Least,
     /// The same one for everything of a channel; without a channel as for [`Balance::User`].
     Channel,
-    /// The same one for everything of a user, or of the anonymous clients of one address.
+    /// The same one for everything of a user, or of the anonymous clients of one address. For the proxy, to which
+    /// everybody is anonymous, it is called `"address"`.
     User,
 }
 
@@ -59,6 +60,7 @@ pub enum UpstreamKind {
 pub struct HttpUpstream {
     /// `http` or `https`, at least one; placeholders are filled percent-encoded.
     pub urls: Vec<Template>,
+    pub request: HttpRequest,
     /// The longest time that a streamed reply may last.
     pub max_reply: Duration,
     /// What happens to a streamed reply when its client disconnects.

@@ -162,6 +162,11 @@ const UPSTREAM_KEYS: &[(&str, &str, &str)] = &[
     ("http websocket", "urls", "urls = [\"URL/a\", \"URL/b\"]"),
     ("http websocket", "balance", "urls = [\"URL/a\", \"URL/b\"]\nbalance = \"user\""),
     ("http", "url", ""),
+    ("http", "method", "method = \"PUT\""),
+    ("http", "headers", "headers = { x-api-key = \"k\" }"),
+    ("http", "forward_headers", "forward_headers = [\"Accept-Language\"]"),
+    ("http", "forward_cookies", "forward_cookies = [\"theme\"]"),
+    ("http", "body", "body = \"data\""),
     ("http", "max_reply", "max_reply = \"7s\""),
     ("http", "on_disconnect", "on_disconnect = \"cancel\""),
     ("http", "dialect", "dialect = \"auto\""),
@@ -324,6 +329,39 @@ fn each_key_of_an_upstream_belongs_to_kinds_that_use_it() {
                 );
             }
         }
+    }
+}
+
+#[test]
+fn keys_of_replicas_are_mistakes_where_the_proxy_has_none() {
+    let with = |lines: &str| {
+        let route = "[[route]]\npath = \"/ws\"\nchannel = \"c\"";
+        let found = mistakes(&format!("{route}\n[proxy]\n{lines}\n"));
+        found.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    let (one, two) = ("http://127.0.0.1:1", "http://127.0.0.1:2");
+    for (line, key) in [
+        ("balance = \"address\"", "proxy.balance"),
+        ("circuit.failures = 7", "proxy.circuit.failures"),
+        ("circuit.window = \"7s\"", "proxy.circuit.window"),
+        ("circuit = { open = \"7s\" }", "proxy.circuit.open"),
+    ] {
+        assert_eq!(with(line), [key]);
+        assert_eq!(with(&format!("upstream = {one:?}\n{line}")), [key]);
+        assert_eq!(with(&format!("urls = [{one:?}]\n{line}")), [key]);
+        assert_eq!(with(&format!("urls = [{one:?}, {two:?}]\n{line}")), [""; 0], "{line}");
+    }
+    for line in ["balance = \"least\"", "circuit.failures = 10"] {
+        assert_eq!(with(line), [""; 0], "{line}");
+    }
+    for (lines, key) in [
+        (format!("upstream = {one:?}\nurls = [{two:?}]"), "proxy.upstream"),
+        (format!("urls = [{one:?}, {one:?}]"), "proxy.urls"),
+        ("urls = [\"ws://127.0.0.1\"]".to_owned(), "proxy.urls[0]"),
+        ("urls = [\"\"]".to_owned(), "proxy.urls[0]"),
+        (format!("urls = [{one:?}, {two:?}]\nbalance = \"user\""), "proxy.balance"),
+    ] {
+        assert_eq!(with(&lines), [key], "{lines}");
     }
 }
 

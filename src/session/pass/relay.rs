@@ -13,6 +13,7 @@ use super::closing;
 use super::upstream_side::UpstreamSide;
 use crate::protocol::CloseReason;
 use crate::session::Session;
+use crate::session::heartbeat::STALL_TIMEOUT;
 use crate::socket::{ConnectionEnd, FrameScanner, MAX_KEPT, Place, frame};
 use crate::telemetry;
 use crate::upstream::PassedUpstream;
@@ -29,13 +30,22 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the upstream may take to answer what came before a client's fault.
 const FAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an upstream may take nothing of what waits for it. A client that takes nothing has the time of its heartbeat.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
-
 thread_local! {
     /// In front of what is read, there is room for what an earlier read has left.
     static BUFFER: RefCell<Box<[u8]>> =
         RefCell::new(vec![0; MAX_KEPT + READ_BYTES].into_boxed_slice());
+}
+
+/// What came of a read of one side.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// It was not made, because the other side must take what is there first.
+    NotYet,
+    /// There is nothing. The side wakes the task when there is.
+    InVain,
+    Answered,
+    /// The client's half has ended.
+    Ended,
 }
 
 /// One connection: a client and its upstream.
@@ -68,6 +78,8 @@ impl Relay {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let session = Rc::clone(&self.session);
         let mut early = std::mem::take(&mut self.early);
+        // What was asked in vain wakes this task, and is not asked again before.
+        let (mut upstream, mut client) = (Asked::NotYet, Asked::NotYet);
         for _ in 0..READS_PER_POLL {
             if session.socket.poll_output(cx).is_err() {
                 return self.end();
@@ -77,14 +89,18 @@ impl Relay {
                 early = Vec::new();
             }
             self.follow_close();
-            let has_read_upstream = self.poll_upstream(cx);
-            let has_read_client = match self.poll_client(cx) {
-                Poll::Ready(0) => return self.end(),
-                polled => polled.is_ready(),
-            };
+            if upstream != Asked::InVain {
+                upstream = self.poll_upstream(cx);
+            }
+            if client != Asked::InVain {
+                client = self.poll_client(cx);
+            }
             let is_timer_due = self.poll_timer(cx);
-            if !has_read_upstream && !has_read_client && !is_timer_due {
-                return Poll::Pending;
+            match (upstream, client) {
+                (_, Asked::Ended) => return self.end(),
+                (Asked::Answered, _) | (_, Asked::Answered) => {}
+                _ if is_timer_due => {}
+                _ => return Poll::Pending,
             }
         }
         cx.waker().wake_by_ref();
@@ -106,29 +122,28 @@ impl Relay {
         Poll::Ready(())
     }
 
-    /// Makes one read of the upstream, unless the client has yet to take what is there. Returns whether anything came.
-    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Makes one read of the upstream, unless the client has yet to take what is there.
+    fn poll_upstream(&mut self, cx: &mut Context<'_>) -> Asked {
         let socket = &self.session.socket;
         if !socket.takes_frames() || socket.is_backlogged() {
-            return false;
+            return Asked::NotYet;
         }
         BUFFER.with_borrow_mut(|buffer| {
-            let Some(upstream) = &mut self.upstream else { return false };
+            let Some(upstream) = &mut self.upstream else { return Asked::NotYet };
             match upstream.poll_read(cx, &mut buffer[MAX_KEPT..]) {
-                Poll::Pending => return false,
+                Poll::Pending => return Asked::InVain,
                 Poll::Ready(0) => self.upstream_lost(),
                 Poll::Ready(length) => {
                     let start = MAX_KEPT - upstream.scanner.restore(&mut buffer[..MAX_KEPT]);
                     self.upstream_bytes(&mut buffer[start..MAX_KEPT + length]);
                 }
             }
-            true
+            Asked::Answered
         })
     }
 
-    /// Makes one read of the client, unless the upstream has yet to take what is there. `Ready(0)` if the client's half has
-    /// ended.
-    fn poll_client(&mut self, cx: &mut Context<'_>) -> Poll<usize> {
+    /// Makes one read of the client, unless the upstream has yet to take what is there.
+    fn poll_client(&mut self, cx: &mut Context<'_>) -> Asked {
         let session = Rc::clone(&self.session);
         let socket = &session.socket;
         let waiting = self.upstream.as_mut().map_or(0, |upstream| {
@@ -140,15 +155,16 @@ impl Relay {
         socket.set_reading_paused(is_paused);
         if is_paused {
             self.start_timer(STALL_TIMEOUT);
-            return Poll::Pending;
+            return Asked::NotYet;
         }
-        BUFFER.with_borrow_mut(|buffer| {
-            let polled = socket.poll_input(cx, &mut buffer[MAX_KEPT..]);
-            if let Poll::Ready(length @ 1..) = polled {
+        BUFFER.with_borrow_mut(|buffer| match socket.poll_input(cx, &mut buffer[MAX_KEPT..]) {
+            Poll::Pending => Asked::InVain,
+            Poll::Ready(0) => Asked::Ended,
+            Poll::Ready(length) => {
                 let start = MAX_KEPT - self.from_client.restore(&mut buffer[..MAX_KEPT]);
                 self.client_bytes(cx, &mut buffer[start..MAX_KEPT + length]);
+                Asked::Answered
             }
-            polled
         })
     }
 

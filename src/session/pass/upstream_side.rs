@@ -6,11 +6,12 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
+use crate::http_client::UpgradedStream;
 use crate::socket::FrameScanner;
-use crate::upstream::{InFlightPermit, PassedUpstream, UpstreamStream};
+use crate::upstream::{InFlightPermit, PassedUpstream};
 
 pub(super) struct UpstreamSide {
-    stream: UpstreamStream,
+    stream: UpgradedStream,
     pub scanner: FrameScanner,
     /// What the stream has not taken. The first `written` bytes of it are written.
     waiting: Vec<u8>,

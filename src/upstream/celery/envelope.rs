@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 
 use crate::clock;
 use crate::config::CeleryTask;
@@ -139,7 +139,7 @@ static PRODUCER: LazyLock<Producer> = LazyLock::new(|| Producer {
 pub(super) fn task(
     task: &CeleryTask,
     task_id: &str,
-    kwargs: &Map<String, Value>,
+    kwargs: &RawValue,
     traceparent: Option<String>,
     now: Duration,
 ) -> Result<Vec<u8>, String> {

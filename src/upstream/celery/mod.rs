@@ -1,8 +1,7 @@
 //! Relays messages as Celery tasks, which an unmodified `celery worker` runs.
 //!
 //! This module owns the connections of one Celery application: to its broker, to its result backend, and
-//! to the cache where its tasks are tracked. `kwargs` and `client_json` make the arguments of a task,
-//! `envelope` writes it, `results` waits for its end. Invariant: a worker can decode everything that is
+//! to the cache where its tasks are tracked. `envelope` writes a task, `results` waits for its end. Invariant: a worker can decode everything that is
 //! pushed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,16 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use redis::Script;
 
 use super::queue::{PUSH, failed};
-use super::{Message, QueueState, RelayError};
+use super::{Message, QueueState, RelayError, template};
 use crate::clock;
 use crate::config::{CeleryTask, CeleryUpstream};
 use crate::protocol::ChannelName;
 use crate::redis_link::{Commands, Needs};
 use crate::shutdown::Shutdown;
 
-mod client_json;
 mod envelope;
-mod kwargs;
 mod results;
 mod tracking;
 
@@ -98,7 +95,7 @@ impl Celery {
     /// Writes `message` as a task. `Err` tells the client why that is not possible.
     pub fn compose(config: &CeleryUpstream, message: &Message) -> Result<Element, RelayError> {
         let task = config.task(message.channel.as_str());
-        let kwargs = kwargs::fill(&task.kwargs, message).map_err(RelayError::Rejected)?;
+        let kwargs = template::fill_object(&task.kwargs, message).map_err(RelayError::Rejected)?;
         let traceparent = message.trace.of_own_span();
         let now = clock::since_unix_epoch();
         let json = envelope::task(task, &message.task_id, &kwargs, traceparent, now)

@@ -5,7 +5,7 @@ const OPEN: Duration = Duration::from_secs(5);
 
 fn circuit(failures: u32) -> Circuit {
     let limits = config::Circuit { failures, window: Duration::from_secs(10), open: OPEN };
-    Circuit::new(limits, Arc::new(UpstreamMetrics::new("test", 1)), 0)
+    Circuit::new(limits, Arc::new(ReplicaMetrics::of_upstream("test", 1)), 0)
 }
 
 fn user(id: &str) -> SenderKey {

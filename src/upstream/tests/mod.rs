@@ -39,6 +39,7 @@ const UPSTREAM: &str = "worker";
 fn http_to(url: &str) -> config::HttpUpstream {
     config::HttpUpstream {
         urls: vec![Template::parse(url).unwrap()],
+        request: config::HttpRequest::default(),
         max_reply: LONG,
         on_disconnect: config::OnDisconnect::Continue,
         dialect: Dialect::Events,
@@ -94,6 +95,7 @@ pub(super) fn message() -> Message {
         task_id: "our-task".to_owned(),
         request_id: RequestId::new(Some("request-1"), &TraceContext::new()),
         trace: TraceContext::new(),
+        forwarded: None,
     }
 }
 

@@ -8,13 +8,12 @@ use hyper::header::{
 };
 use hyper::http::request::Builder;
 use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::TokioIo;
 use percent_encoding::utf8_percent_encode;
 
 use super::super::http::{NOT_IN_HEADER, TRACEPARENT, X_REQUEST_ID, bad_answer, describe};
 use super::super::message::user_in_template;
 use super::super::{RelayError, SocketRequest, response};
-use crate::http_client::{self, HttpClient, error_chain};
+use crate::http_client::{self, HttpClient, UpgradedStream, error_chain};
 use crate::protocol::{
     ChannelName, Template, TemplateContext, UnfitForUrl, header_has_token, websocket_accept,
 };
@@ -27,15 +26,12 @@ const X_USERNAME: HeaderName = HeaderName::from_static("x-tidegate-username");
 /// Why a socket was not opened: the error for the client, and the reason for the log.
 type NotOpened = (RelayError, String);
 
-/// The upgraded connection.
-pub type Stream = TokioIo<hyper::upgrade::Upgraded>;
-
 /// Connects and performs the opening handshake (RFC 6455 section 4.1). The caller enforces the deadline.
 pub(in crate::upstream) async fn connect(
     client: &HttpClient,
     template: &Template,
     request: &SocketRequest<'_>,
-) -> Result<Stream, NotOpened> {
+) -> Result<UpgradedStream, NotOpened> {
     let unavailable = |reason: String| (RelayError::Unavailable, reason);
     let key = fastwebsockets::handshake::generate_key();
     let upgrade = upgrade_request(template, request, &key).map_err(unavailable)?;
@@ -50,8 +46,7 @@ pub(in crate::upstream) async fn connect(
         let reason = format!("its response is not a valid WebSocket handshake: {mistake}");
         return Err((RelayError::Malformed, reason));
     }
-    let upgraded = hyper::upgrade::on(response).await;
-    Ok(TokioIo::new(upgraded.map_err(|error| unavailable(error_chain(&error)))?))
+    UpgradedStream::of(response).await.map_err(|error| unavailable(error_chain(&error)))
 }
 
 fn upgrade_request(

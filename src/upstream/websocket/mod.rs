@@ -14,8 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::gate::InFlightPermit;
-pub use handshake::Stream as UpstreamStream;
-use handshake::Stream;
+use crate::http_client::UpgradedStream;
 pub(super) use handshake::{connect, url};
 use message::Outgoing;
 pub use message::{FromUpstream, SocketMessage};
@@ -75,7 +74,7 @@ impl UpstreamReceiver {
 
 /// Starts the task that reads and writes frames. `deadline` is the time limit of each write.
 pub(super) fn start(
-    stream: Stream,
+    stream: UpgradedStream,
     max_message_bytes: usize,
     deadline: Duration,
     in_flight: InFlightPermit,

@@ -9,15 +9,14 @@ use hyper::header::{
     SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
 };
 use hyper::{Request, Response, StatusCode, Uri};
-use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
 use super::super::gate::{InFlightPermit, PendingRequest};
 use super::super::http::{bad_answer, describe};
 use super::super::{RelayError, SocketRequest, response};
-use super::handshake::{self, Stream};
+use super::handshake;
 use crate::config::HostHeader;
-use crate::http_client::{HttpClient, error_chain};
+use crate::http_client::{HttpClient, UpgradedStream, error_chain};
 use crate::protocol::{Template, UnfitForUrl, header_list, remove_hop_by_hop};
 use crate::telemetry::upstreams::RequestOutcome;
 
@@ -38,7 +37,7 @@ pub struct ClientHandshake {
 
 /// A socket of an upstream that was opened for a client.
 pub struct PassedUpstream {
-    pub stream: Stream,
+    pub stream: UpgradedStream,
     /// What else the upstream's response says to the client.
     pub headers: HeaderMap,
     /// The subprotocol that the upstream has selected.
@@ -117,14 +116,14 @@ pub(in crate::upstream) async fn pass(
         }
     };
     let mut headers = response.headers().clone();
-    match timeout_at(deadline, hyper::upgrade::on(response)).await {
-        Ok(Ok(upgraded)) => {
+    match timeout_at(deadline, UpgradedStream::of(response)).await {
+        Ok(Ok(stream)) => {
             clean_response(&mut headers);
             for name in [SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION] {
                 headers.remove(name);
             }
             let in_flight = pending.accept(RequestOutcome::Taken);
-            Ok(PassedUpstream { stream: TokioIo::new(upgraded), headers, subprotocol, in_flight })
+            Ok(PassedUpstream { stream, headers, subprotocol, in_flight })
         }
         Ok(Err(error)) => {
             pending.refuse(RelayError::Unavailable, &error_chain(&error));

@@ -12,8 +12,8 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::super::gate::InFlightPermit;
-use super::handshake::Stream;
 use super::message::{FromUpstream, Outgoing, SocketMessage};
+use crate::http_client::UpgradedStream;
 use crate::protocol::is_valid_close_code;
 
 /// The time limit for the upstream to answer our close frame, or for us to answer its close frame.
@@ -49,7 +49,7 @@ enum ReadEnd {
 }
 
 impl SocketTask {
-    pub async fn run(self, stream: Stream) {
+    pub async fn run(self, stream: UpgradedStream) {
         let Self { to_send, received, max_message_bytes, deadline, in_flight: _in_flight } = self;
         let (read, write) = tokio::io::split(stream);
         let (answer, answers) = mpsc::channel(MAX_QUEUED_ANSWERS);
@@ -79,7 +79,7 @@ impl SocketTask {
 
 struct Reader {
     /// Never writes by itself: answers are sent through `answer`.
-    socket: WebSocket<Join<ReadHalf<Stream>, Sink>>,
+    socket: WebSocket<Join<ReadHalf<UpgradedStream>, Sink>>,
     /// The fragments of an unfinished message.
     fragments: Option<(OpCode, BytesMut)>,
     max_message_bytes: usize,
@@ -89,7 +89,7 @@ struct Reader {
 
 impl Reader {
     fn new(
-        read: ReadHalf<Stream>,
+        read: ReadHalf<UpgradedStream>,
         max_message_bytes: usize,
         received: mpsc::Sender<FromUpstream>,
         answer: mpsc::Sender<Answer>,
@@ -224,12 +224,12 @@ fn to_bytes_mut(payload: Payload<'_>) -> BytesMut {
 }
 
 struct Writer {
-    socket: WebSocket<Join<Empty, WriteHalf<Stream>>>,
+    socket: WebSocket<Join<Empty, WriteHalf<UpgradedStream>>>,
     deadline: Duration,
 }
 
 impl Writer {
-    fn new(write: WriteHalf<Stream>, deadline: Duration) -> Self {
+    fn new(write: WriteHalf<UpgradedStream>, deadline: Duration) -> Self {
         let stream = tokio::io::join(tokio::io::empty(), write);
         Self { socket: WebSocket::after_handshake(stream, Role::Client), deadline }
     }

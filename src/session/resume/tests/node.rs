@@ -165,6 +165,7 @@ impl Node {
             key: SenderKey::new(None, [127, 0, 0, 1].into(), 64),
             request_id: RequestId::new(None, &TraceContext::default()),
             trace: TraceContext::default(),
+            forwarded: None,
         }
     }
 }

@@ -1,13 +1,12 @@
 //! The envelope compared with messages of Celery's own, and with what is known to stop a worker.
 
 use proptest::prelude::*;
-use serde_json::json;
-use serde_json::value::RawValue;
+use serde_json::{Value, json};
 
-use super::super::kwargs;
 use super::*;
-use crate::config::{ClientField, FieldType, Kwarg, Kwargs, Missing};
+use crate::config::{ClientField, FieldType, Missing, ObjectTemplate, ValueTemplate};
 use crate::protocol::Template;
+use crate::upstream::template;
 use crate::upstream::tests::message;
 
 /// A message written by Celery 5.7 with kombu 5.7: `apply_async(kwargs=…, expires=600)`, with
@@ -18,7 +17,7 @@ const CAPTURED_REVOKE: &str = include_str!("../captured_revoke.json");
 
 const TASK_ID: &str = "07ec14df-5b0b-4703-9e5a-b4fe3759976b";
 
-fn celery_task(expires: Option<Duration>, kwargs: Kwargs) -> CeleryTask {
+fn celery_task(expires: Option<Duration>, kwargs: ObjectTemplate) -> CeleryTask {
     CeleryTask {
         name: "core.agents.tasks.process_chat_message_task".to_owned(),
         queue: "celery".to_owned(),
@@ -52,10 +51,10 @@ fn names(json: &str) -> Vec<String> {
 fn a_task_is_what_celery_writes() {
     let captured: Value = serde_json::from_str(CAPTURED).unwrap();
     let body = body_of(&captured);
-    let kwargs = body[1].as_object().unwrap();
-    let task = celery_task(Some(Duration::from_secs(600)), Kwargs::new());
+    let kwargs = RawValue::from_string(body[1].to_string()).unwrap();
+    let task = celery_task(Some(Duration::from_secs(600)), ObjectTemplate::new());
     let sent = Duration::from_micros(1_795_477_308_403_057);
-    let json = super::task(&task, TASK_ID, kwargs, None, sent).unwrap();
+    let json = super::task(&task, TASK_ID, &kwargs, None, sent).unwrap();
     let written: Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(body_of(&written), body);
 
@@ -77,8 +76,9 @@ fn a_task_is_what_celery_writes() {
 
 #[test]
 fn a_task_without_expiry_has_no_expiry_fields() {
-    let json =
-        super::task(&celery_task(None, Kwargs::new()), TASK_ID, &Map::new(), None, Duration::ZERO);
+    let kwargs = RawValue::from_string("{}".to_owned()).unwrap();
+    let task = celery_task(None, ObjectTemplate::new());
+    let json = super::task(&task, TASK_ID, &kwargs, None, Duration::ZERO);
     let written: Value = serde_json::from_slice(&json.unwrap()).unwrap();
     assert_eq!(written["headers"]["expires"], Value::Null);
     assert_eq!(written["properties"].get("expiration"), None);
@@ -185,7 +185,7 @@ fn any_json() -> impl Strategy<Value = String> {
     })
 }
 
-fn any_kwarg() -> impl Strategy<Value = Kwarg> {
+fn any_kwarg() -> impl Strategy<Value = ValueTemplate> {
     let template = prop::sample::select(vec![
         "{message}",
         "{channel}-{id}",
@@ -211,11 +211,11 @@ fn any_kwarg() -> impl Strategy<Value = Kwarg> {
         missing,
     );
     prop_oneof![
-        template.prop_map(|text| Kwarg::Text(Template::parse(text).unwrap())),
-        Just(Kwarg::Integer(Template::parse("{user_id}").unwrap())),
-        Just(Kwarg::Constant(json!({"a": [1, null]}))),
+        template.prop_map(|text| ValueTemplate::Text(Template::parse(text).unwrap())),
+        Just(ValueTemplate::Integer(Template::parse("{user_id}").unwrap())),
+        Just(ValueTemplate::Constant(json!({"a": [1, null]}))),
         field.prop_map(|(name, kind, missing)| {
-            Kwarg::Field(ClientField { name: name.into(), kind, missing })
+            ValueTemplate::Field(ClientField { name: name.into(), kind, missing })
         }),
     ]
 }
@@ -238,9 +238,9 @@ proptest! {
         message.username = username.map(Into::into);
         let mut task = celery_task(expires.map(Duration::from_millis), vec![("x".to_owned(), kwarg)]);
         task.priority = priority;
-        let Ok(kwargs) = kwargs::fill(&task.kwargs, &message) else { return Ok(()) };
+        let Ok(kwargs) = template::fill_object(&task.kwargs, &message) else { return Ok(()) };
         let json = super::task(&task, &message.task_id, &kwargs, None, clock::since_unix_epoch()).unwrap();
         let read = check(&json);
-        prop_assert_eq!(read, Value::Object(kwargs));
+        prop_assert_eq!(read, serde_json::from_str::<Value>(kwargs.get()).unwrap());
     }
 }

@@ -10,9 +10,12 @@ use crate::telemetry::upstreams::UpstreamMetrics;
 use crate::upstream::event;
 use crate::upstream::format::{Format, Rest};
 
+mod ag_ui;
+mod ai_sdk;
 mod anthropic;
 mod detection;
 mod gemini;
+mod langgraph;
 mod ollama;
 mod openai_chat;
 mod openai_responses;
@@ -35,7 +38,7 @@ fn read_in_pieces(
     body: &[u8],
     size: usize,
 ) -> Read {
-    let metrics = UpstreamMetrics::new("test", 1).into();
+    let metrics = UpstreamMetrics::new("test").into();
     let mut translation = Translation::new(dialect, publish, &metrics, "t").expect("a dialect");
     let mut frames = Vec::new();
     for piece in body.chunks(size) {
@@ -57,6 +60,7 @@ fn read_in_pieces(
             events.push(json);
         }
     }
+    translation.end_body();
     let mut end = None;
     if translation.has_ended() {
         translation.close();

@@ -4,7 +4,7 @@ use super::*;
 use crate::telemetry::upstreams::UpstreamMetrics;
 
 fn translation(dialect: Dialect, publish: Publish) -> Translation {
-    let metrics = UpstreamMetrics::new("test", 1).into();
+    let metrics = UpstreamMetrics::new("test").into();
     Translation::new(dialect, publish, &metrics, "t").expect("a dialect")
 }
 

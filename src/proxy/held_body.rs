@@ -8,10 +8,10 @@ use http_body_util::BodyExt;
 use hyper::Response;
 use hyper::body::{Body, Frame, SizeHint};
 
-use crate::proxy::ProxyBody;
+use super::ProxyBody;
 
 /// A body, and a permit of the request that it answers.
-pub(super) struct HeldBody<P> {
+pub struct HeldBody<P> {
     body: ProxyBody,
     _permit: P,
 }
