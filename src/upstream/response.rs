@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
-use super::dialect::Failure;
+use super::dialect::{Failure, dialect_of_headers};
 use super::event::is_json;
 use super::format::Format;
 use super::{Limited, RelayError};
@@ -39,8 +39,8 @@ pub(super) enum RelayResponse {
         /// a task.
         is_queued: bool,
     },
-    /// The message was accepted, and the body is the reply.
-    Streaming(Format, DecodedBody),
+    /// The message was accepted, and the body is the reply, in this dialect.
+    Streaming(Format, Dialect, DecodedBody),
     /// The error for the client, and the reason for the log.
     Refused(RelayError, String),
 }
@@ -81,7 +81,11 @@ pub(super) async fn read(
     let status = response.status();
     if status.is_success() {
         return match stream_format(&response, dialect) {
-            Some(format) => RelayResponse::Streaming(format, DecodedBody::new(response)),
+            Some(format) => {
+                let found = dialect_of_headers(response.headers());
+                let found = found.filter(|_| dialect == Dialect::Auto).unwrap_or(dialect);
+                RelayResponse::Streaming(format, found, DecodedBody::new(response))
+            }
             None => {
                 let object = read_object(response, deadline, metrics).await;
                 let task_id = object.as_ref().and_then(task_id);
