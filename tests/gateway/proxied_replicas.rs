@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 
 use bytes::Bytes;
+use rustix::process::Signal;
 use tokio::sync::watch;
 
 use super::rig::{Gateway, RawClient, Reply, Settings, Upstream, http, until};
@@ -142,6 +143,22 @@ async fn requests_go_to_the_replica_with_the_fewest() {
         release.send_replace(true);
         gateway.wait_for_metric(name, &labels, 0.0).await;
     }
+}
+
+#[tokio::test]
+async fn a_reload_changes_the_replicas() {
+    let (old, new) = (Upstream::accepting().await, Upstream::start(|_| Reply::status(204)).await);
+    let gateway = Gateway::start(settings("[proxy]", &[old.addr(), closed_port()], "")).await;
+    assert_eq!(status(&gateway, "GET", Bytes::new()).await, 202);
+    let text = std::fs::read_to_string(gateway.config_file()).unwrap();
+    let text = text.replace(&old.addr().to_string(), &new.addr().to_string());
+    std::fs::write(gateway.config_file(), text).unwrap();
+    gateway.signal(Signal::HUP);
+    gateway.wait_for_event("config_reloaded").await;
+    for method in ["GET", "POST"] {
+        assert_eq!(status(&gateway, method, "body".into()).await, 204);
+    }
+    assert_eq!(old.requests().len(), 1);
 }
 
 #[tokio::test]
