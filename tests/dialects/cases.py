@@ -75,6 +75,7 @@ PYDANTIC = {
     "tool": [*streamed_call(), result("clear in Rome"), GRUESS, DICH, complete()],
     "error": [GRUESS, ERROR],
 }
+PYDANTIC_METADATA = native({"type": "message-metadata", "messageMetadata": {"pydantic_ai": {}}})
 GRAPH = {
     "text": [GRUESS, DICH, usage(), complete()],
     "tool": [*streamed_call(), result("clear in Rome", name="weather"), GRUESS, DICH, usage(), complete()],
@@ -142,7 +143,11 @@ EXPECTED = {
         "error": [GRUESS, ERROR],
         "cut": [GRUESS, LOST],
     },
-    "ai-sdk-pydantic": PYDANTIC,
+    "ai-sdk-pydantic": {
+        **PYDANTIC,
+        "text": [HM, GRUESS, DICH, PYDANTIC_METADATA, complete()],
+        "tool": [*streamed_call(), result("clear in Rome"), GRUESS, DICH, PYDANTIC_METADATA, complete()],
+    },
     "ag-ui": {
         **AG_UI,
         "text": [native({"type": "STEP_STARTED", "stepName": "answer"}), HM, GRUESS, DICH,

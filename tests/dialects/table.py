@@ -3,6 +3,7 @@
 import json
 import time
 import traceback
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import apis
@@ -46,19 +47,23 @@ class Table:
         return failed
 
     def compare(self, api, route, case, expected):
+        url = f"{self.gateway.url}/ws/{route}/{case}/{uuid.uuid4()}"
+        # A thread has a history when it is asked again, which is no part of the reply.
+        times = 2 if case == "text" and "{conversation}" in api.path else 1
         try:
-            seen = conversation.ask(f"{self.gateway.url}/ws/{route}/{case}/1", apis.message(case))
+            seen = [without_times(conversation.ask(url, apis.message(case))) for _ in range(times)]
         except Exception as error:
-            seen = [repr(error)]
-        if seen == expected:
+            seen = [[repr(error)]]
+        if all(events == expected for events in seen):
             return True
+        seen = next(events for events in seen if events != expected)
         shown = "\n  ".join(json.dumps(event, ensure_ascii=False) if isinstance(event, dict) else event for event in seen)
         print(f"FAILED: {route} {case}: published\n  {shown}", flush=True)
         return False
 
     def cancel(self, api):
         """One tab asks, another one stops the reply, and the server sees its connection closed."""
-        url = f"{self.gateway.url}/ws/{api.name}/hang/1"
+        url = f"{self.gateway.url}/ws/{api.name}/hang/{uuid.uuid4()}"
         try:
             with conversation.Tab(url) as first, conversation.Tab(url) as second:
                 first.send(id="m", **apis.message("hang"))
@@ -67,7 +72,7 @@ class Table:
                 began = time.time()
                 second.send(type="cancel", task_id=task)
                 ends = [tab.until(*conversation.TERMINAL)[-1] for tab in (first, second)]
-                assert ends == [{"event": "cancelled", "task_id": task}] * 2, ends
+                assert [(end["event"], end["task_id"]) for end in ends] == [("cancelled", task)] * 2, ends
             process = self.servers.processes[api.server]
             path = api.path.replace("{case}", "hang").split("?")[0]
             closed = process.until(lambda: self.closed(process, path), f"closed connection for {api.name}")
@@ -85,6 +90,14 @@ class Table:
                 if event.get("event") == "closed" and event["path"] in (path, "/hang"):
                     return event["at"]
         return None
+
+
+def without_times(events):
+    """Leaves out what Pydantic AI tells of the time."""
+    for event in events:
+        if event["event"] == "native" and event["data"]["type"] == "message-metadata":
+            del event["data"]["messageMetadata"]["pydantic_ai"]["timestamp"]
+    return events
 
 
 def config(servers, chosen):
