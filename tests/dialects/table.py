@@ -12,12 +12,13 @@ import clients
 import conversation
 
 
-def run(binary, servers, chosen, stack):
+def run(binary, servers, chosen, frameworks, stack):
     """Returns how many replies are not as they should be."""
     with ThreadPoolExecutor(16) as threads:
         ask_directly(servers, threads)
-        gateway = conversation.Gateway(binary, config(servers, chosen), stack)
-        return Table(gateway, servers, chosen).run(threads)
+        text = conversation.HEAD + config(servers, chosen) + frameworks.config()
+        gateway = conversation.Gateway(binary, text, stack)
+        return Table(gateway, servers, chosen).run(threads) + frameworks.run(gateway, threads)
 
 
 def ask_directly(servers, threads):
@@ -101,7 +102,7 @@ def without_times(events):
 
 
 def config(servers, chosen):
-    text = conversation.HEAD
+    text = ""
     for api in chosen:
         url, body = servers.url(api.server) + api.path, f"body = {api.body}\n"
         text += conversation.route(api.name, url, f'dialect = "{api.dialect}"\n{body}')
