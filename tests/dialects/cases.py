@@ -82,12 +82,18 @@ GRAPH = {
     "error": [GRUESS, {**ERROR, "upstream_code": "Error"}],
 }
 
+ALL_COUNTS = usage(cached_input_tokens=0, cache_write_tokens=0, reasoning_tokens=1)
+
 EXPECTED = {
     "openai": OPENAI,
     "compatible": OPENAI,
     "responses": {
         **OPENAI,
-        "text": [HM, GRUESS, DICH, usage(cached_input_tokens=0, cache_write_tokens=0, reasoning_tokens=1), complete("stop", "completed")],
+        "text": [HM, GRUESS, DICH, ALL_COUNTS, complete("stop", "completed")],
+        "tool": [*streamed_call(), ALL_COUNTS, complete("tool_calls", "completed")],
+        "refusal": [refused("I can"), refused("not."), ALL_COUNTS, complete("refusal", "completed")],
+        "filter": [GRUESS, ALL_COUNTS, complete("refusal", "content_filter")],
+        "length": [GRUESS, ALL_COUNTS, complete("length", "max_output_tokens")],
         "failed": [GRUESS, {**ERROR, "upstream_code": "server_error"}],
     },
     "anthropic": {
@@ -95,7 +101,7 @@ EXPECTED = {
         "tool": [*streamed_call(), usage(cached_input_tokens=5), complete("tool_calls", "tool_use")],
         "refusal": [GRUESS, usage(cached_input_tokens=5), complete("refusal")],
         "length": [GRUESS, usage(cached_input_tokens=5), complete("length", "max_tokens")],
-        "error": [GRUESS, {**ERROR, "upstream_code": "overloaded_error"}],
+        "error": [GRUESS, usage(9, 1, cached_input_tokens=5), {**ERROR, "upstream_code": "overloaded_error"}],
         **BROKEN,
     },
     "gemini": {
@@ -104,7 +110,7 @@ EXPECTED = {
         "refusal": [{"event": "usage", "input_tokens": 9}, complete("refusal", "PROHIBITED_CONTENT")],
         "filter": [GRUESS, usage(reasoning_tokens=1), complete("refusal", "SAFETY")],
         "length": [GRUESS, usage(reasoning_tokens=1), complete("length", "MAX_TOKENS")],
-        "error": [GRUESS, {**ERROR, "upstream_code": "UNAVAILABLE"}],
+        "error": [GRUESS, usage(reasoning_tokens=1), {**ERROR, "upstream_code": "UNAVAILABLE"}],
         **BROKEN,
     },
     "ollama": {

@@ -94,7 +94,7 @@ def main():
             servers.start(sorted({api.server for api in chosen} | {"models"}))
             frameworks.start()
             print(f"The servers listen ({time.monotonic() - began:.1f} s)", flush=True)
-            failed = table.run(options.binary.resolve(), servers, chosen, frameworks, stack)
+            failed = table.run(options.binary.resolve(), servers, chosen, frameworks, stack, node)
         except BaseException:
             print(stack.logs(), flush=True)
             raise

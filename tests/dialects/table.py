@@ -1,24 +1,28 @@
 """Asks the APIs, directly and through the gateway, and compares what is published with cases.py."""
 
 import json
+import sys
 import time
 import traceback
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import apis
 import cases
 import clients
 import conversation
+import examples
 
 
-def run(binary, servers, chosen, frameworks, stack):
+def run(binary, servers, chosen, frameworks, stack, node):
     """Returns how many replies are not as they should be."""
     with ThreadPoolExecutor(16) as threads:
         ask_directly(servers, threads)
         text = conversation.HEAD + config(servers, chosen) + frameworks.config()
         gateway = conversation.Gateway(binary, text, stack)
-        return Table(gateway, servers, chosen).run(threads) + frameworks.run(gateway, threads)
+        failed = Table(gateway, servers, chosen).run(threads) + frameworks.run(gateway, threads)
+        return failed + examples.run(binary, Path(sys.executable), node, stack, threads)
 
 
 def ask_directly(servers, threads):
