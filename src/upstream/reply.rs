@@ -295,7 +295,7 @@ impl Reply {
 
     fn handle_eof(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
         match self.format.finish(self.body.is_delimited()) {
-            Rest::Nothing => self.handle_end_of_stream(),
+            Rest::Nothing => self.handle_end_of_body(),
             // What comes after the proof is cut off.
             Rest::Cut if self.lingers_until.is_some() => self.conclude(),
             Rest::Cut => self.end_with(ReplyEnd::Lost),
@@ -308,9 +308,18 @@ impl Reply {
                     next
                 }
                 // The body stays at its end, so that the next call comes here again after what is ready.
-                None => self.take_ready().unwrap_or_else(|| self.handle_end_of_stream()),
+                None => self.take_ready().unwrap_or_else(|| self.handle_end_of_body()),
             },
         }
+    }
+
+    fn handle_end_of_body(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
+        if let Content::Dialect(translation) = &mut self.content
+            && self.body.is_delimited()
+        {
+            translation.end_body();
+        }
+        self.handle_end_of_stream()
     }
 
     fn end_with(&mut self, end: ReplyEnd) -> Option<Result<ReplyEvent, ReplyBroken>> {

@@ -19,6 +19,8 @@ use crate::telemetry::upstreams::UpstreamMetrics;
 
 /// The maximum length of a body that is not streamed.
 const MAX_BYTES: usize = 1024 * 1024;
+/// The header of AI SDK 4, whose `Content-Type` is `text/plain`.
+const DATA_STREAM: &str = "x-vercel-ai-data-stream";
 const MAX_ERROR_CHARS: usize = 500;
 /// The most of a redirect's target that is logged.
 const MAX_LOCATION_CHARS: usize = 200;
@@ -107,6 +109,9 @@ fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Form
     if has_no_body || response.body().is_end_stream() {
         return None;
     }
+    if dialect != Dialect::Events && response.headers().contains_key(DATA_STREAM) {
+        return Some(Format::data_stream());
+    }
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     match kind.to_ascii_lowercase().as_str() {
@@ -116,6 +121,8 @@ fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Form
         }
         _ if dialect == Dialect::Events || response.status() != StatusCode::OK => None,
         "application/json" => Some(Format::json()),
+        // Backends that write a data stream of the AI SDK by themselves may lack its header.
+        "text/plain" if dialect == Dialect::AiSdk => Some(Format::data_stream()),
         _ => Some(Format::Undecided),
     }
 }

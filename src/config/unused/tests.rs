@@ -357,6 +357,7 @@ fn keys_of_replicas_are_mistakes_where_the_proxy_has_none() {
         (format!("urls = [{one:?}, {one:?}]"), "proxy.urls"),
         ("urls = [\"ws://127.0.0.1\"]".to_owned(), "proxy.urls[0]"),
         ("urls = [\"\"]".to_owned(), "proxy.urls[0]"),
+        (format!("urls = {one:?}"), "proxy.urls"),
         (format!("urls = [{one:?}, {two:?}]\nbalance = \"user\""), "proxy.balance"),
     ] {
         assert_eq!(with(&lines), [key], "{lines}");

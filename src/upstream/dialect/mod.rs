@@ -6,9 +6,15 @@
 //! The end of a body proves nothing, because a stream that breaks off can end like one that is whole. Each API has a
 //! proof of its own, and a reply without it is lost.
 
+mod ag_ui;
+mod ai_sdk;
+mod ai_sdk_data;
+mod ai_sdk_usage;
 mod escaped;
 mod failure;
 mod item;
+mod langchain;
+mod langgraph;
 mod openai_chat;
 mod publication;
 mod summary;
@@ -44,12 +50,20 @@ trait Reader {
     /// It may be called again with the same event after [`NotJson`], so that it changes nothing of itself before its data
     /// is parsed.
     fn read(&mut self, event: Event<'_>, sink: &mut Sink<'_>) -> Result<Progress, NotJson>;
+
+    /// The body has ended, and all of it has come. Some servers write no other proof of the end.
+    fn end_body(&mut self, _sink: &mut Sink<'_>) -> Progress {
+        Progress::Running
+    }
 }
 
 /// Returns a reader; `None` for what is not the format of an API.
 fn reader(dialect: Dialect) -> Option<Box<dyn Reader>> {
     Some(match dialect {
         Dialect::OpenaiChat => Box::new(openai_chat::OpenaiChat::default()),
+        Dialect::AiSdk => Box::new(ai_sdk::AiSdk::default()),
+        Dialect::AgUi => Box::new(ag_ui::AgUi::default()),
+        Dialect::Langgraph => Box::new(langgraph::LangGraph::default()),
         _ => return None,
     })
 }
@@ -60,6 +74,11 @@ fn parse<'a, T: serde::Deserialize<'a>>(data: &'a str) -> Result<Option<T>, NotJ
     if !data.trim_start().starts_with('{') {
         return crate::protocol::json_text(data).map(|_| None).ok_or(NotJson);
     }
+    parse_value(data)
+}
+
+/// The same of data that may be other values than objects.
+fn parse_value<'a, T: serde::Deserialize<'a>>(data: &'a str) -> Result<Option<T>, NotJson> {
     match serde_json::from_str(data) {
         Ok(parsed) => Ok(Some(parsed)),
         Err(error) if error.is_data() && crate::protocol::json_text(data).is_some() => Ok(None),

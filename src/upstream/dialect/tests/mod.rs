@@ -8,6 +8,9 @@ use crate::telemetry::upstreams::UpstreamMetrics;
 use crate::upstream::event;
 use crate::upstream::format::{Format, Rest};
 
+mod ag_ui;
+mod ai_sdk;
+mod langgraph;
 mod openai_chat;
 
 /// What a stream comes to: the publications, and how it ended.
@@ -49,6 +52,7 @@ fn read_in_pieces(
             events.push(json);
         }
     }
+    translation.end_body();
     let mut end = None;
     if translation.has_ended() {
         translation.close();
