@@ -33,7 +33,7 @@ const FAULT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// An upstream that has sent nothing for this long has answered what came before a client's fault. Many servers answer
 /// nothing any more once they have read a close frame.
-const QUIET_TIME: Duration = Duration::from_millis(50);
+const QUIET_TIME: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// In front of what is read, there is room for what an earlier read has left.
