@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
+use super::dialect::dialect_of_headers;
 use super::format::Format;
 use crate::http_client::{BodyError, DecodedBody};
 use crate::protocol::{Dialect, MAX_TASK_ID_BYTES, strip_bom};
@@ -34,8 +35,8 @@ pub(super) enum RelayResponse {
         /// a task.
         is_queued: bool,
     },
-    /// The message was accepted, and the body is the reply.
-    Streaming(Format, DecodedBody),
+    /// The message was accepted, and the body is the reply, in this dialect.
+    Streaming(Format, Dialect, DecodedBody),
     /// The error for the client, and the reason for the log.
     Refused(RelayError, String),
 }
@@ -76,7 +77,11 @@ pub(super) async fn read(
     let status = response.status();
     if status.is_success() {
         return match stream_format(&response, dialect) {
-            Some(format) => RelayResponse::Streaming(format, DecodedBody::new(response)),
+            Some(format) => {
+                let found = dialect_of_headers(response.headers());
+                let found = found.filter(|_| dialect == Dialect::Auto).unwrap_or(dialect);
+                RelayResponse::Streaming(format, found, DecodedBody::new(response))
+            }
             None => {
                 let object = read_object(response, deadline, metrics).await;
                 let task_id = object.as_ref().and_then(task_id);

@@ -10,12 +10,18 @@ mod ag_ui;
 mod ai_sdk;
 mod ai_sdk_data;
 mod ai_sdk_usage;
+mod anthropic;
+mod choices;
+mod detection;
 mod escaped;
 mod failure;
+mod gemini;
 mod item;
 mod langchain;
 mod langgraph;
+mod ollama;
 mod openai_chat;
+mod openai_responses;
 mod publication;
 mod summary;
 #[cfg(test)]
@@ -23,6 +29,7 @@ mod tests;
 mod tool_calls;
 mod translation;
 
+pub(super) use detection::{detect, dialect_of_headers};
 pub use item::Failure;
 use item::{Item, NotJson, Progress};
 pub use summary::ReplySummary;
@@ -61,6 +68,10 @@ trait Reader {
 fn reader(dialect: Dialect) -> Option<Box<dyn Reader>> {
     Some(match dialect {
         Dialect::OpenaiChat => Box::new(openai_chat::OpenaiChat::default()),
+        Dialect::OpenaiResponses => Box::new(openai_responses::OpenaiResponses::default()),
+        Dialect::Anthropic => Box::new(anthropic::Anthropic::default()),
+        Dialect::Gemini => Box::new(gemini::Gemini::default()),
+        Dialect::Ollama => Box::new(ollama::Ollama::default()),
         Dialect::AiSdk => Box::new(ai_sdk::AiSdk::default()),
         Dialect::AgUi => Box::new(ag_ui::AgUi::default()),
         Dialect::Langgraph => Box::new(langgraph::LangGraph::default()),

@@ -157,7 +157,9 @@ impl Translation {
         let state = &mut self.state;
         let event = Event { name: "", data: "" };
         // Ends of what has begun take nothing that could be too large.
-        let mut sink = |item: Item<'_>| drop(state.take(item, event));
+        let mut sink = |item: Item<'_>| {
+            let _ = state.take(item, event);
+        };
         self.progress = self.reader.end_body(&mut sink);
     }
 
