@@ -192,12 +192,6 @@ impl Place<'_> {
             "binary" if self.route.protocol == Protocol::Pass => {
                 "messages of both kinds pass on a pass route; remove it"
             }
-            "limits.messages_per_user"
-                if self.route.protocol == Protocol::Pass && !key.is_off() =>
-            {
-                "messages of a pass route are counted per connection only; write messages_per_connection and \
-                 connections_per_user, or protocol = \"raw\""
-            }
             "max_message_chars" => {
                 "messages of this route are not read; remove it, max_message_bytes limits their size"
             }

@@ -81,10 +81,12 @@ impl Replies {
         claim: Option<&Claim>,
     ) -> Result<Admission, RelayOutcome> {
         let lease = self.acquire_reply_lease(sender).await.map_err(RelayOutcome::Refused)?;
-        let turn = match self.take_user_rate(sender).await {
-            Ok(()) => self.take_turn(sender, claim).await,
-            Err(refusal) => Err(RelayOutcome::Refused(refusal)),
-        };
+        let turn =
+            match self.take_user_rate(&sender.route, &sender.params, sender.user_id.as_ref()).await
+            {
+                Ok(()) => self.take_turn(sender, claim).await,
+                Err(refusal) => Err(RelayOutcome::Refused(refusal)),
+            };
         match turn {
             Ok(turn) => Ok(Admission { lease, turn }),
             Err(outcome) => {
