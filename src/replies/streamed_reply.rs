@@ -168,10 +168,11 @@ impl StreamedReply {
                 return Ok(GenerationEnd::Taken);
             }
             if is_terminal {
-                if name != "error" {
-                    timing.record_completion(Instant::now());
-                }
                 reply.finish();
+                if name == EventName::Error.label() {
+                    return Ok(GenerationEnd::TaskFailed);
+                }
+                timing.record_completion(Instant::now());
                 return Ok(GenerationEnd::Completed);
             }
             timing.record_chunk(Instant::now());
