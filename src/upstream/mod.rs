@@ -99,7 +99,9 @@ impl Upstreams {
             // The connection of a WebSocket is never reused.
             let is_socket = matches!(upstream.config.kind, UpstreamKind::WebSocket(_));
             let max_idle = if is_socket { 0 } else { usize::MAX };
-            let client = http_client::new(tls, upstream.config.timeout, max_idle);
+            let replicas = upstream.config.urls().len();
+            let timeout = http_client::share_of_timeout(upstream.config.timeout, replicas);
+            let client = http_client::new(tls, timeout, max_idle);
             Some((name.clone(), client))
         };
         let clients = Arc::new(shared.iter().filter_map(client).collect());
