@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use hyper::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::ForwardedNames;
+use crate::protocol::header_has_token;
 
 /// What is kept of a handshake for as long as its connection. It may be credentials, so that it has no readable debug
 /// output. Invariant: it is no larger than [`Forwarded::MAX_BYTES`].
@@ -29,7 +30,11 @@ impl Forwarded {
         names: &ForwardedNames,
         handshake: &HeaderMap,
     ) -> Result<Option<Arc<Self>>, TooLarge> {
-        let headers = names.headers.iter().flat_map(|name| {
+        // What the client's `Connection` names is for the gateway alone (RFC 9110 section 7.6.1).
+        let is_of_connection =
+            |name: &HeaderName| header_has_token(handshake, &CONNECTION, name.as_str());
+        let passed = names.headers.iter().filter(|name| !is_of_connection(name));
+        let headers = passed.flat_map(|name| {
             let values = handshake.get_all(name).iter();
             values.filter_map(|value| Some((name.clone(), copy(value)?)))
         });

@@ -339,7 +339,7 @@ async fn relay_http(
     };
     let urls = config.urls.iter().map(|url| http::url(url, message));
     let urls: Result<Vec<Uri>, _> = urls.collect();
-    let urls = urls.map_err(|_| not_sent(UNFIT_FOR_URL.to_owned()))?;
+    let urls = urls.map_err(|text| not_sent(text.to_owned()))?;
     let body = http::body(&config.request, message).map_err(not_sent)?;
     let mut pending = gate.enter(message.log_fields(), &message.sender)?;
     let deadline = deadline_after(upstream.config.timeout);
