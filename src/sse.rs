@@ -137,10 +137,9 @@ impl SseParser {
         }
         self.bare.extend_from_slice(line);
         self.bare.push(b'\n');
-        let may_end = match is_first {
-            true => matches!(line.trim_ascii_end().last(), Some(b'}' | b']')),
-            false => matches!(line.first(), Some(b'}' | b']')),
-        };
+        let close = if self.bare.first() == Some(&b'[') { b']' } else { b'}' };
+        let end = if is_first { line.trim_ascii_end().last() } else { line.first() };
+        let may_end = end == Some(&close);
         if !may_end {
             return None;
         }

@@ -2,8 +2,10 @@
 
 mod risks;
 
-use super::{Config, EngineKind, TokenFormat, TrackFormat, UpstreamKind};
-use crate::protocol::EventName;
+use super::{
+    AuthSource, Config, EngineKind, Protocol, Route, TokenFormat, TrackFormat, UpstreamKind,
+};
+use crate::protocol::{EventName, Template};
 
 impl Config {
     /// One line per notice: the key, then what to look at.
@@ -33,6 +35,18 @@ impl Config {
             add("server.max_connections_per_ip", &text);
         }
         for route in &self.routes {
+            if is_closed_to_all(self, route) {
+                let text = "no client can connect, because all of these read JWTs, and [jwt] has neither keys nor jwks_url";
+                add(&format!("route {}: auth", route.path.as_str()), text);
+            }
+            if let Some(name) = upstream_of_one_path(self, route) {
+                let text = format!(
+                    "every path of route {} becomes the one of this URL; leave it out, with its slash, for the client's \
+                     own, or write {{names}} of the route into it",
+                    route.path.as_str()
+                );
+                add(&format!("upstream.{name}.url"), &text);
+            }
             let kind = route.upstream.as_ref().and_then(|name| self.upstreams.get(name));
             let ends_replies = kind.is_some_and(|upstream| match &upstream.kind {
                 UpstreamKind::Http(_) => true,
@@ -68,6 +82,27 @@ impl Config {
         }
         notices
     }
+}
+
+/// Whether every source of credentials of a route needs JWTs, and none can be valid.
+fn is_closed_to_all(config: &Config, route: &Route) -> bool {
+    let is_jwt = |source: &AuthSource| {
+        matches!(source, AuthSource::Cookie | AuthSource::Bearer | AuthSource::Query)
+    };
+    config.jwt.keys.is_empty() && config.jwt.jwks_url.is_none() && route.auth.iter().all(is_jwt)
+}
+
+/// The upstream of a pass route for many paths whose URL has one, which may be no more than a last slash.
+fn upstream_of_one_path<'a>(config: &Config, route: &'a Route) -> Option<&'a str> {
+    let name = route.upstream.as_deref().filter(|_| route.protocol == Protocol::Pass)?;
+    let has_one_path = |url: &Template| {
+        let path = url.as_str().split_once("://")?.1.split_once('/')?.1;
+        let is_filled = route.path.names().any(|name| url.names().any(|used| used == name));
+        Some(!is_filled && (path.is_empty() || route.path.has_rest()))
+    };
+    let is_for_many = route.path.names().next().is_some();
+    let mut urls = config.upstreams.get(name)?.urls().iter();
+    (is_for_many && urls.any(|url| has_one_path(url) == Some(true))).then_some(name)
 }
 
 /// Whether a part between two colons is a number, as the version in the keys of Django's cache is.

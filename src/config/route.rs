@@ -69,8 +69,11 @@ fn route(
     const CHANNEL: &str = "The channel of a connection: text with {names} of the path and {user_id}, which is \
         _anonymous_ for anonymous clients. A pass route may be without one.";
     let channel = match protocol {
-        Some(Protocol::Pass) => s.key("channel", kinds::OPTIONAL_TEMPLATE, "", CHANNEL),
-        _ => s.required("channel", kinds::TEMPLATE, CHANNEL).map(Some),
+        // Without a valid protocol nothing says that a channel is missing.
+        Some(Protocol::Pass) | None => s.key("channel", kinds::OPTIONAL_TEMPLATE, "", CHANNEL),
+        Some(Protocol::Json | Protocol::Raw) => {
+            s.required("channel", kinds::TEMPLATE, CHANNEL).map(Some)
+        }
     };
     let channel = channel.map(|channel| Some(channel?.with_prefix(channel_prefix)));
     let upstream = s.key(

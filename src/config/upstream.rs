@@ -166,7 +166,8 @@ pub(super) fn replica_urls<T: PartialEq>(
     single: &str,
     doc: &'static str,
 ) -> Option<Option<Vec<T>>> {
-    let has_list = s.has_elements("urls");
+    // A value that is no list is a mistake, and meant to be one.
+    let has_list = s.has_elements("urls") || (s.is_set("urls") && !s.is_list("urls"));
     let urls = s.list("urls", kind, &[], doc);
     if !has_list {
         return None;

@@ -25,6 +25,15 @@ const OF_REQUEST: [HeaderName; 5] = [
     HeaderName::from_static("http2-settings"),
 ];
 
+/// Headers in which browsers and trusted proxies repeat a URL, with its query.
+const WITH_URL: [HeaderName; 5] = [
+    header::REFERER,
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-original-uri"),
+    HeaderName::from_static("x-rewrite-url"),
+    HeaderName::from_static("x-forwarded-uri"),
+];
+
 impl Handshake {
     /// Returns what the upstream of `route` gets of the request `head`.
     pub fn for_upstream<B>(
@@ -55,6 +64,9 @@ impl Handshake {
             true => &[CONNECTION_TOKEN, QUERY_TOKEN],
             false => &[CONNECTION_TOKEN],
         };
+        for name in WITH_URL {
+            strip_parameters(&mut headers, &name, removed);
+        }
         ClientHandshake {
             path: head.uri().path().to_owned(),
             query: head.uri().query().and_then(|query| without_parameters(query, removed)),
@@ -129,6 +141,23 @@ fn retain(headers: &mut HeaderMap, name: &HeaderName, keep: impl Fn(&HeaderValue
     headers.remove(name);
     for value in values.into_iter().filter(|value| keep(value)) {
         headers.append(name, value);
+    }
+}
+
+/// Removes these parameters from the query of the URL that a header has. A value that is not text is left out.
+fn strip_parameters(headers: &mut HeaderMap, name: &HeaderName, removed: &[&str]) {
+    let values: Vec<HeaderValue> = headers.get_all(name).iter().cloned().collect();
+    headers.remove(name);
+    for value in values {
+        let Ok(url) = value.to_str() else { continue };
+        let Some((path, query)) = url.split_once('?') else {
+            headers.append(name, value);
+            continue;
+        };
+        let kept = without_parameters(query, removed).map(|query| format!("{path}?{query}"));
+        if let Ok(value) = HeaderValue::from_str(kept.as_deref().unwrap_or(path)) {
+            headers.append(name, value);
+        }
     }
 }
 

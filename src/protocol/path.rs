@@ -91,6 +91,12 @@ impl PathPattern {
                     ));
                 }
                 None if !part.contains(['{', '}', '?', '#', '*']) => Segment::Literal(part.into()),
+                _ if matches!(part, "*" | "**") => {
+                    return Err(format!(
+                        "{part} of {text:?} stands for nothing; write {{rest*}} for the rest of a path, or {{name}} for a \
+                         segment"
+                    ));
+                }
                 _ => {
                     return Err(format!(
                         "segment {part:?} of {text:?} is neither literal text nor one {{name}} of letters, digits and _"

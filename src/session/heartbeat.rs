@@ -4,8 +4,13 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::Session;
-use crate::config::Route;
+use crate::config::{Protocol, Route};
 use crate::protocol::CloseReason;
+use crate::socket::Activity;
+
+/// How long either side of a connection may take nothing of what waits for it, where messages pass as they are. Each slows
+/// its peer down meanwhile.
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Times are counted from the thread's start.
 pub(super) struct Heartbeat {
@@ -27,12 +32,22 @@ impl Heartbeat {
         Self { last_seen: Cell::new(now), pinged: Cell::new(None) }
     }
 
-    /// Notes whether bytes came since the last call. A ping that is due counts as sent.
-    fn observe(&self, is_active: bool, now: Duration, route: &Route) -> Due {
-        if is_active {
-            self.last_seen.set(now);
-            self.pinged.set(None);
-            return Due::Nothing;
+    /// Notes what the client has done since the last call. A ping that is due counts as sent.
+    fn observe(&self, activity: Activity, now: Duration, route: &Route) -> Due {
+        match activity {
+            Activity::Seen => {
+                self.last_seen.set(now);
+                self.pinged.set(None);
+                return Due::Nothing;
+            }
+            // A ping would wait behind what the client does not read, which is no sign that it is gone.
+            Activity::Stalled
+                if route.protocol != Protocol::Json
+                    && now < self.last_seen.get() + STALL_TIMEOUT =>
+            {
+                return Due::Nothing;
+            }
+            Activity::Stalled | Activity::Silent => {}
         }
         match self.pinged.get() {
             Some(pinged) if now >= pinged + route.pong_timeout => Due::Close,
@@ -53,8 +68,8 @@ impl Session {
             return;
         }
         let elapsed = now.duration_since(self.services.started);
-        let is_active = self.socket.take_activity();
-        match self.heartbeat.observe(is_active, elapsed, &self.client.route.borrow()) {
+        let activity = self.socket.take_activity();
+        match self.heartbeat.observe(activity, elapsed, &self.client.route.borrow()) {
             Due::Nothing => {}
             Due::Ping => self.socket.ping(),
             Due::Close => self.socket.close(CloseReason::PongTimeout),

@@ -28,10 +28,6 @@ pub(super) struct Forwarding {
     is_holding: Cell<bool>,
     /// A close frame of the gateway that waits for the end of a frame.
     close: RefCell<Option<Bytes>>,
-    /// Whether the kernel did not take everything at the last attempt.
-    was_blocked: Cell<bool>,
-    /// Whether the client has taken bytes that waited since the last [`Socket::take_activity`].
-    has_progressed: Cell<bool>,
     /// Whether a pong to a ping of the gateway may still come.
     awaits_pong: Cell<bool>,
 }
@@ -48,18 +44,6 @@ impl Forwarding {
     pub fn wait_with_close(&self, frame: Bytes) {
         *self.close.borrow_mut() = Some(frame);
     }
-
-    /// The queue had `before` bytes, and has `after` once what the kernel took is written. Only what the kernel takes after
-    /// it was full tells that the client has taken something.
-    pub fn note_write(&self, before: usize, after: usize) {
-        if self.was_blocked.replace(after > 0) && after < before {
-            self.has_progressed.set(true);
-        }
-    }
-
-    pub fn take_progress(&self) -> bool {
-        self.has_progressed.replace(false)
-    }
 }
 
 impl Socket {
@@ -70,8 +54,6 @@ impl Socket {
             has_channel,
             is_holding: Cell::new(false),
             close: RefCell::default(),
-            was_blocked: Cell::new(false),
-            has_progressed: Cell::new(false),
             awaits_pong: Cell::new(false),
         };
         // Its own decoder reads nothing.

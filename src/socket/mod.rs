@@ -83,6 +83,10 @@ pub struct Socket {
     fault: Cell<Option<CloseReason>>,
     /// Whether bytes came since the last [`Socket::take_activity`].
     is_active: Cell<bool>,
+    /// Whether the kernel did not take everything at the last attempt.
+    was_blocked: Cell<bool>,
+    /// Whether the peer has taken bytes that waited since the last [`Socket::take_activity`].
+    has_progressed: Cell<bool>,
     /// Publications of this epoch up to this offset are not sent: the client has them, or they are older than
     /// its subscription. `None` = all are sent.
     after: Cell<Option<Position>>,
@@ -90,6 +94,16 @@ pub struct Socket {
     forwarding: Option<Forwarding>,
     /// Where the hub keeps this socket in its channel's list.
     pub hub_slot: Cell<usize>,
+}
+
+/// What a peer has done since it was last asked after.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activity {
+    /// It has sent or taken something, or could not be expected to.
+    Seen,
+    /// Bytes wait for it, and it has taken none.
+    Stalled,
+    Silent,
 }
 
 /// The socket is not read until this is dropped.
@@ -123,6 +137,8 @@ impl Socket {
             discarded_bytes: Cell::new(0),
             fault: Cell::new(None),
             is_active: Cell::new(false),
+            was_blocked: Cell::new(false),
+            has_progressed: Cell::new(false),
             after: Cell::new(None),
             forwarding: None,
             hub_slot: Cell::new(0),
@@ -148,15 +164,21 @@ impl Socket {
         }
     }
 
-    /// Returns whether the peer has shown a sign of life since the last call, or could not be expected to.
-    pub fn take_activity(&self) -> bool {
-        let is_active = self.is_active.replace(false);
-        let Some(forwarding) = &self.forwarding else { return is_active };
-        // Inside a frame the peer cannot be pinged, and while it is not read its pong does not arrive. But a peer for
-        // which bytes wait has to take some.
-        let cannot_tell = self.is_reading_paused.get()
-            || (forwarding.is_in_frame() && self.outbox.borrow().is_empty());
-        forwarding.take_progress() || is_active || cannot_tell
+    /// Returns whether the peer has shown a sign of life since the last call.
+    pub fn take_activity(&self) -> Activity {
+        let (is_active, has_progressed) =
+            (self.is_active.replace(false), self.has_progressed.replace(false));
+        let has_waiting = !self.outbox.borrow().is_empty();
+        let is_in_frame = self.forwarding.as_ref().is_some_and(Forwarding::is_in_frame);
+        // Inside a frame the peer cannot be pinged, and while it is not read its pong does not arrive.
+        let cannot_tell = self.is_reading_paused.get() || (is_in_frame && !has_waiting);
+        if is_active || has_progressed || cannot_tell {
+            Activity::Seen
+        } else if has_waiting {
+            Activity::Stalled
+        } else {
+            Activity::Silent
+        }
     }
 
     /// Sends one of the gateway's own frames.
@@ -206,8 +228,9 @@ impl Socket {
         let mut outbox = self.outbox.borrow_mut();
         let before = outbox.bytes();
         let polled = outbox.poll_write(&mut *self.stream.borrow_mut(), cx);
-        if let Some(forwarding) = &self.forwarding {
-            forwarding.note_write(before, outbox.bytes());
+        // Only what the kernel takes after it was full tells that the peer has taken something.
+        if self.was_blocked.replace(!outbox.is_empty()) && outbox.bytes() < before {
+            self.has_progressed.set(true);
         }
         match polled {
             Poll::Ready(Ok(())) => {

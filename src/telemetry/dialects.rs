@@ -1,7 +1,6 @@
 //! The streams of AI APIs.
 
 use metrics::SharedString;
-use tracing::info;
 
 use super::definitions::{UPSTREAM, metrics, words};
 use crate::protocol::Dialect;
@@ -32,14 +31,4 @@ pub fn reply_begun(upstream: &str, dialect: Dialect) {
 /// A stream has an event that its reader does not know.
 pub fn unknown_event(upstream: &str, dialect: Dialect) {
     UNKNOWN_EVENTS.at(labels(upstream, dialect)).increment(1);
-}
-
-/// The dialect of an upstream with `dialect = "auto"` was found, for the first time or another one than before.
-pub fn dialect_found(upstream: &str, dialect: Dialect) {
-    info!(
-        event = "upstream_dialect_found",
-        upstream,
-        dialect = dialect.label(),
-        "found out which dialect an upstream streams in"
-    );
 }

@@ -1,15 +1,15 @@
 //! Upstreams: requests, replies and retries.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use hyper::header::HeaderValue;
 use metrics::{Counter, Gauge, Histogram, SharedString};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::definitions::{self, Configured, UPSTREAM, buckets, metrics, millis, words};
 use super::log::{ConnectionFields, MessageFields, connection_event, message_event};
-use crate::protocol::{ChannelName, label_enum};
+use crate::protocol::{ChannelName, Dialect, label_enum};
 
 metrics! {
     /// Requests to upstreams, by outcome.
@@ -113,6 +113,8 @@ pub struct UpstreamMetrics {
     in_flight: Gauge,
     /// Whether a wrong `Content-Type` was reported.
     is_mismatch_reported: AtomicBool,
+    /// A bit for each dialect that was found in its replies.
+    dialects_found: AtomicU32,
 }
 
 impl UpstreamMetrics {
@@ -129,6 +131,7 @@ impl UpstreamMetrics {
             seconds: SECONDS.at([upstream.clone()]),
             in_flight: IN_FLIGHT.at([upstream.clone()]),
             is_mismatch_reported: AtomicBool::new(false),
+            dialects_found: AtomicU32::new(0),
         }
     }
 
@@ -224,6 +227,20 @@ impl UpstreamMetrics {
             content_type,
             looks_like,
             "the body of an upstream's answer does not look like its Content-Type; it is not read as a reply"
+        );
+    }
+
+    /// The dialect of a reply was found out. Reported once for each.
+    pub fn dialect_found(&self, dialect: Dialect) {
+        let bit = 1 << dialect as u32;
+        if self.dialects_found.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+            return;
+        }
+        info!(
+            event = "upstream_dialect_found",
+            upstream = &*self.name,
+            dialect = dialect.label(),
+            "found out which dialect an upstream streams in"
         );
     }
 

@@ -11,6 +11,8 @@ use crate::sse::{self, EventTooLarge, SseParser};
 pub(super) enum Format {
     Sse(Box<SseParser>),
     Ndjson(LineParser),
+    /// The data stream of AI SDK 4: lines of a name and JSON, `0:"Hi"`.
+    DataStream(LineParser),
     /// One JSON value, several, or an array of them.
     Json(JsonValues),
     /// The first byte decides, because the header does not say.
@@ -50,6 +52,10 @@ impl Format {
         Self::Ndjson(LineParser::default())
     }
 
+    pub fn data_stream() -> Self {
+        Self::DataStream(LineParser::default())
+    }
+
     pub fn json() -> Self {
         Self::Json(JsonValues::default())
     }
@@ -59,6 +65,7 @@ impl Format {
         Ok(match self {
             Self::Sse(parser) => parser.next(input)?.map(Frame::of_stream),
             Self::Ndjson(parser) => parser.next(input)?.map(Frame::unnamed),
+            Self::DataStream(parser) => parser.next(input)?.map(Frame::of_line),
             Self::Json(parser) => parser.next(input)?.map(Frame::unnamed),
             Self::Undecided => {
                 let start = strip_bom(input).trim_ascii_start();
@@ -80,6 +87,7 @@ impl Format {
         let frame = match self {
             Self::Sse(parser) => parser.take_unfinished().map(Frame::of_stream),
             Self::Ndjson(parser) => parser.take_unfinished().map(Frame::unnamed),
+            Self::DataStream(parser) => parser.take_unfinished().map(Frame::of_line),
             Self::Json(parser) => parser.take_unfinished().map(Frame::unnamed),
             Self::Undecided => None,
         };
@@ -96,6 +104,16 @@ impl Format {
 impl Frame {
     fn of_stream(event: sse::SseEvent) -> Self {
         Self { name: event.name, data: sse::to_text(event.data), is_bare: event.is_bare }
+    }
+
+    /// Reads a line of a data stream. One without a name is no event of it, and not JSON.
+    fn of_line(line: String) -> Self {
+        match line.split_once(':') {
+            Some((name, data)) => {
+                Self { name: name.to_owned(), data: data.to_owned(), is_bare: false }
+            }
+            None => Self::unnamed(line),
+        }
     }
 
     /// Whether an event whose end did not come is whole nevertheless: JSON that can have no continuation, or any text that

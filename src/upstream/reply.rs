@@ -7,14 +7,14 @@ use bytes::Bytes;
 use hyper::header::HeaderValue;
 use tokio::time::{Instant, timeout_at};
 
-use super::dialect::{Conclusion, Outcome, ReplySummary, Translation, Untranslatable};
+use super::dialect::{Conclusion, Outcome, ReplySummary, Translation, Untranslatable, detect};
 use super::event;
 use super::format::{Format, Frame, Rest};
 use super::gate::{InFlightPermit, TaskPermit};
 use super::{Message, deadline_after};
-use crate::config;
+use crate::config::{self, Publish};
 use crate::http_client::{BodyError, DecodedBody};
-use crate::protocol::{ChannelName, EventName, strip_bom, with_task_id};
+use crate::protocol::{ChannelName, Dialect, EventName, strip_bom, with_task_id};
 use crate::sse::{self, EventTooLarge};
 use crate::telemetry;
 use crate::telemetry::upstreams::ReplyEnd;
@@ -68,6 +68,7 @@ pub struct Reply {
     body: Box<DecodedBody>,
     format: Format,
     content: Content,
+    publish: Publish,
     /// The part of the body that is not parsed yet: at most one read.
     input: Bytes,
     deadline: Instant,
@@ -86,27 +87,25 @@ enum Content {
     /// The upstream's own.
     Own,
     Dialect(Box<Translation>),
+    /// The first event decides.
+    Undecided,
 }
 
 impl Reply {
     pub(super) fn new(
         body: DecodedBody,
         format: Format,
+        dialect: Dialect,
         config: &config::HttpUpstream,
         in_flight: InFlightPermit,
         message: &Message,
     ) -> Self {
         let (channel, task_id) = (message.channel.clone(), message.task_id.as_str().into());
-        let metrics = &in_flight.metrics;
-        let dialect = config.dialect;
-        let translation = Translation::new(dialect, config.publish, metrics, &message.task_id);
-        if translation.is_some() {
-            telemetry::dialects::reply_begun(metrics.name(), dialect);
-        }
-        Self {
+        let mut reply = Self {
             body: Box::new(body),
             format,
-            content: translation.map_or(Content::Own, |it| Content::Dialect(Box::new(it))),
+            content: Content::Undecided,
+            publish: config.publish,
             input: Bytes::new(),
             deadline: deadline_after(config.max_reply),
             lingers_until: None,
@@ -115,7 +114,24 @@ impl Reply {
             in_flight,
             channel,
             task_id,
+        };
+        match dialect {
+            Dialect::Auto => {}
+            Dialect::Events => reply.content = Content::Own,
+            dialect => reply.set_dialect(dialect, config.dialect == Dialect::Auto),
         }
+        reply
+    }
+
+    /// `is_found`: it is not what the config says.
+    fn set_dialect(&mut self, dialect: Dialect, is_found: bool) {
+        let metrics = &self.in_flight.metrics;
+        telemetry::dialects::reply_begun(metrics.name(), dialect);
+        if is_found {
+            metrics.dialect_found(dialect);
+        }
+        let translation = Translation::new(dialect, self.publish, metrics, &self.task_id);
+        self.content = translation.map_or(Content::Own, |it| Content::Dialect(Box::new(it)));
     }
 
     /// Returns what comes next. `None` at the regular end of an upstream that writes its own events, and after any kind of
@@ -172,14 +188,16 @@ impl Reply {
     }
 
     /// What a reply in a dialect has said so far; `None` for the upstream's own events.
+    #[expect(dead_code, reason = "for what is done with a whole reply")]
     pub fn summary(&self) -> Option<&ReplySummary> {
         match &self.content {
-            Content::Own => None,
+            Content::Own | Content::Undecided => None,
             Content::Dialect(translation) => Some(translation.summary()),
         }
     }
 
     /// Collects up to this many bytes of text and of tool calls for the summary.
+    #[expect(dead_code, reason = "for what is done with a whole reply")]
     pub fn collect(&mut self, max_bytes: usize) {
         if let Content::Dialect(translation) = &mut self.content {
             translation.summary_mut().collect(max_bytes);
@@ -201,10 +219,17 @@ impl Reply {
     /// Takes an event of the body.
     fn take(&mut self, frame: &Frame) -> Option<Option<Result<ReplyEvent, ReplyBroken>>> {
         let Frame { name, data, is_bare } = frame;
+        if matches!(self.content, Content::Undecided) {
+            // A failure is the same in every dialect.
+            let dialect = detect(name, data).unwrap_or(Dialect::Events);
+            self.set_dialect(dialect, true);
+        }
         let translation = match &mut self.content {
-            Content::Own if *is_bare => return None,
-            Content::Own if event::is_done(data) => return Some(self.end_with(ReplyEnd::Complete)),
-            Content::Own => return Some(Some(Ok(self.own_event(name, data)))),
+            Content::Own | Content::Undecided if *is_bare => return None,
+            Content::Own | Content::Undecided if event::is_done(data) => {
+                return Some(self.end_with(ReplyEnd::Complete));
+            }
+            Content::Own | Content::Undecided => return Some(Some(Ok(self.own_event(name, data)))),
             Content::Dialect(translation) => translation,
         };
         if event::is_done(data) {
@@ -237,7 +262,7 @@ impl Reply {
     /// The stream says that nothing more will come, or there is nothing more.
     fn handle_end_of_stream(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
         match &self.content {
-            Content::Own => self.end_with(ReplyEnd::Complete),
+            Content::Own | Content::Undecided => self.end_with(ReplyEnd::Complete),
             Content::Dialect(translation) if translation.has_ended() => self.conclude(),
             Content::Dialect(_) => self.end_with(ReplyEnd::Lost),
         }
@@ -295,7 +320,7 @@ impl Reply {
 
     fn handle_eof(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
         match self.format.finish(self.body.is_delimited()) {
-            Rest::Nothing => self.handle_end_of_stream(),
+            Rest::Nothing => self.handle_end_of_body(),
             // What comes after the proof is cut off.
             Rest::Cut if self.lingers_until.is_some() => self.conclude(),
             Rest::Cut => self.end_with(ReplyEnd::Lost),
@@ -308,9 +333,18 @@ impl Reply {
                     next
                 }
                 // The body stays at its end, so that the next call comes here again after what is ready.
-                None => self.take_ready().unwrap_or_else(|| self.handle_end_of_stream()),
+                None => self.take_ready().unwrap_or_else(|| self.handle_end_of_body()),
             },
         }
+    }
+
+    fn handle_end_of_body(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
+        if let Content::Dialect(translation) = &mut self.content
+            && self.body.is_delimited()
+        {
+            translation.end_body();
+        }
+        self.handle_end_of_stream()
     }
 
     fn end_with(&mut self, end: ReplyEnd) -> Option<Result<ReplyEvent, ReplyBroken>> {

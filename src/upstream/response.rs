@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
 use super::RelayError;
+use super::dialect::dialect_of_headers;
 use super::format::Format;
 use crate::http_client::{BodyError, DecodedBody};
 use crate::protocol::{Dialect, MAX_TASK_ID_BYTES, strip_bom};
@@ -19,6 +20,8 @@ use crate::telemetry::upstreams::UpstreamMetrics;
 
 /// The maximum length of a body that is not streamed.
 const MAX_BYTES: usize = 1024 * 1024;
+/// The header of AI SDK 4, whose `Content-Type` is `text/plain`.
+const DATA_STREAM: &str = "x-vercel-ai-data-stream";
 const MAX_ERROR_CHARS: usize = 500;
 /// The most of a redirect's target that is logged.
 const MAX_LOCATION_CHARS: usize = 200;
@@ -32,8 +35,8 @@ pub(super) enum RelayResponse {
         /// a task.
         is_queued: bool,
     },
-    /// The message was accepted, and the body is the reply.
-    Streaming(Format, DecodedBody),
+    /// The message was accepted, and the body is the reply, in this dialect.
+    Streaming(Format, Dialect, DecodedBody),
     /// The error for the client, and the reason for the log.
     Refused(RelayError, String),
 }
@@ -74,7 +77,11 @@ pub(super) async fn read(
     let status = response.status();
     if status.is_success() {
         return match stream_format(&response, dialect) {
-            Some(format) => RelayResponse::Streaming(format, DecodedBody::new(response)),
+            Some(format) => {
+                let found = dialect_of_headers(response.headers());
+                let found = found.filter(|_| dialect == Dialect::Auto).unwrap_or(dialect);
+                RelayResponse::Streaming(format, found, DecodedBody::new(response))
+            }
             None => {
                 let object = read_object(response, deadline, metrics).await;
                 let task_id = object.as_ref().and_then(task_id);
@@ -107,6 +114,9 @@ fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Form
     if has_no_body || response.body().is_end_stream() {
         return None;
     }
+    if dialect != Dialect::Events && response.headers().contains_key(DATA_STREAM) {
+        return Some(Format::data_stream());
+    }
     let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
     let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     match kind.to_ascii_lowercase().as_str() {
@@ -116,6 +126,8 @@ fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Form
         }
         _ if dialect == Dialect::Events || response.status() != StatusCode::OK => None,
         "application/json" => Some(Format::json()),
+        // Backends that write a data stream of the AI SDK by themselves may lack its header.
+        "text/plain" if dialect == Dialect::AiSdk => Some(Format::data_stream()),
         _ => Some(Format::Undecided),
     }
 }

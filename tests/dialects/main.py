@@ -16,12 +16,12 @@ import signal
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "applications"))
 
+import apis  # noqa: E402
 import packages  # noqa: E402
 import processes  # noqa: E402
 
@@ -60,17 +60,6 @@ class Servers:
         return f"http://127.0.0.1:{self.ports[name]}"
 
 
-def ask_directly(servers):
-    """The official client libraries accept the servers."""
-    import clients
-
-    with ThreadPoolExecutor() as threads:
-        asked = [(ask, threads.submit(ask, servers.url("models"))) for ask in clients.ALL]
-        for ask, future in asked:
-            future.result()
-            print(f"ok: the client library accepts {ask.__name__}", flush=True)
-
-
 def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary", type=Path)
@@ -85,23 +74,28 @@ def main():
     venv = packages.python(cache / "dialects-venv", HERE / "requirements.txt")
     if Path(sys.prefix) != venv:
         os.execv(venv / "bin" / "python", [str(venv / "bin" / "python"), *sys.argv])
-    names = list(PYTHON_SERVERS)
+    # It needs the packages.
+    import table
+
     node = cache / "dialects-node"
+    chosen = [api for api in apis.ALL if not options.words or any(word in api.name for word in options.words)]
     if shutil.which("npm"):
         packages.node(node, HERE / "package.json")
-        names += NODE_SERVERS
     else:
         print("SKIPPED: npm is not installed, so the packages of Node were NOT tested")
+        chosen = [api for api in chosen if api.server not in NODE_SERVERS]
     with tempfile.TemporaryDirectory() as folder, processes.Stack(Path(folder) / "logs") as stack:
         try:
             servers = Servers(stack, Path(folder), node)
             began = time.monotonic()
-            servers.start([*names, "langgraph"])
+            servers.start(sorted({api.server for api in chosen} | {"models"}))
             print(f"The servers listen ({time.monotonic() - began:.1f} s)", flush=True)
-            ask_directly(servers)
+            failed = table.run(options.binary.resolve(), servers, chosen, stack)
         except BaseException:
             print(stack.logs(), flush=True)
             raise
+    if failed:
+        raise SystemExit(f"{failed} failed")
 
 
 if __name__ == "__main__":

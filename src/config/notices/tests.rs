@@ -136,7 +136,7 @@ fn channels_that_any_user_may_join_are_named() {
         (JWT, format!("{channel}auth = [\"cookie\", \"anonymous\"]"), vec![]),
         ("", format!("{channel}auth = [\"connection_token\"]"), vec![]),
         (JWT, format!("{channel}auth = [\"query\"]\nauthorize = \"none\""), vec!["auth"]),
-        ("", format!("{channel}auth = [\"query\"]"), vec![]),
+        ("", format!("{channel}auth = [\"query\", \"anonymous\"]"), vec![]),
         (
             JWT,
             "channel = \"u_{user_id}\"\nauth = [\"cookie\", \"anonymous\"]".to_owned(),
@@ -177,6 +177,50 @@ fn a_worker_that_the_proxy_also_reaches_is_named() {
     assert_eq!(with("http://app:8001", worker, "signing_secret = \"short\""), key);
     for proxy in ["http://app:8002", "http://other:8001", "http://app:8001/public"] {
         assert_eq!(with(proxy, worker, ""), [""; 0], "{proxy}");
+    }
+}
+
+#[test]
+fn a_route_whose_credentials_cannot_be_valid_is_named() {
+    let with = |jwt: &str, auth: &str| {
+        keys(&format!("{jwt}{}", route(&format!("channel = \"c\"\nauth = {auth}"))))
+    };
+    let nobody = ["auth"];
+    assert_eq!(with("", r#"["cookie"]"#), nobody);
+    assert_eq!(with("", r#"["bearer", "cookie", "query"]"#), nobody);
+    assert_eq!(with("[jwt]\njwks_url = \"http://a/\"\n", r#"["cookie"]"#), [""; 0]);
+    assert_eq!(with(JWT, r#"["cookie"]"#), [""; 0]);
+    assert_eq!(with("", r#"["connection_token", "cookie"]"#), [""; 0]);
+    assert_eq!(with("", r#"["cookie", "anonymous"]"#), [""; 0]);
+}
+
+#[test]
+fn an_application_with_one_url_for_all_paths_is_named() {
+    let with = |protocol: &str, path: &str, url: &str| {
+        keys(&format!(
+            "[[route]]\npath = {path:?}\nprotocol = {protocol:?}\nchannel = \"c\"\nauth = [\"anonymous\"]\n\
+             upstream = \"app\"\n[upstream.app]\nkind = \"websocket\"\nurl = {url:?}"
+        ))
+    };
+    for (path, url) in [
+        ("/{rest*}", "ws://a/"),
+        ("/app/{rest*}", "ws://a/app"),
+        ("/{tenant}/{rest*}", "wss://a:1/app?x=1"),
+        ("/documents/{document}", "ws://a/"),
+    ] {
+        assert_eq!(with("pass", path, url), ["upstream.app.url"], "{path} {url}");
+        assert_eq!(with("raw", path, url), [""; 0], "{path} {url}");
+    }
+    for (path, url) in [
+        ("/{rest*}", "ws://a"),
+        ("/{rest*}", "ws://a/app/{rest*}"),
+        ("/{rest*}", "ws://a/?path={rest}"),
+        ("/{rest*}", "ws://a?x=1"),
+        ("/documents/{document}", "ws://a/documents"),
+        ("/documents/{document}", "ws://a/{document}"),
+        ("/graphql", "ws://a/"),
+    ] {
+        assert_eq!(with("pass", path, url), [""; 0], "{path} {url}");
     }
 }
 

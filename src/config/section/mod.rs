@@ -125,6 +125,10 @@ impl Section<'_> {
         self.table.get(name).and_then(Value::as_array).is_some_and(|list| !list.is_empty())
     }
 
+    pub(super) fn is_list(&self, name: &str) -> bool {
+        self.table.get(name).is_some_and(Value::is_array)
+    }
+
     /// Whether the key holds a table. For keys that may also hold a plain value.
     pub(super) fn is_table(&self, name: &str) -> bool {
         self.table.get(name).is_some_and(Value::is_table)

@@ -169,6 +169,8 @@ const UPSTREAM_KEYS: &[(&str, &str, &str)] = &[
     ("http", "body", "body = \"data\""),
     ("http", "max_reply", "max_reply = \"7s\""),
     ("http", "on_disconnect", "on_disconnect = \"cancel\""),
+    ("http", "dialect", "dialect = \"auto\""),
+    ("http", "publish", "dialect = \"anthropic\"\npublish = \"native\""),
     ("http", "retries", "retries = 7"),
     ("http", "signing_secret", "signing_secret = \"sixteen bytes or more\""),
     ("http", "signing_secret_file", "signing_secret_file = \"api_keys\""),
@@ -357,6 +359,7 @@ fn keys_of_replicas_are_mistakes_where_the_proxy_has_none() {
         (format!("urls = [{one:?}, {one:?}]"), "proxy.urls"),
         ("urls = [\"ws://127.0.0.1\"]".to_owned(), "proxy.urls[0]"),
         ("urls = [\"\"]".to_owned(), "proxy.urls[0]"),
+        (format!("urls = {one:?}"), "proxy.urls"),
         (format!("urls = [{one:?}, {two:?}]\nbalance = \"user\""), "proxy.balance"),
     ] {
         assert_eq!(with(&lines), [key], "{lines}");
@@ -397,6 +400,7 @@ fn a_key_that_needs_another_one_is_a_mistake_without_it() {
             format!("{route}history.size = 0\nhistory.compact = \"chunks\"\n{http}"),
             "route[0].history.compact",
         ),
+        (format!("{route}{http}publish = \"native\""), "upstream.u.publish"),
         (format!("{route}{queue}max_len = 0\nmax_len_per_user = 7"), "upstream.u.max_len_per_user"),
         (format!("{route}{celery}result_keyprefix = \"p\""), "upstream.u.result_keyprefix"),
         (format!("{route}{celery}track.ttl = \"7s\""), "upstream.u.track.ttl"),

@@ -142,3 +142,20 @@ fn jwts_do_not_pass_where_the_route_takes_them() {
     assert_eq!(values(&passed, "authorization").len(), 3);
     assert_eq!(passed.query.as_deref(), Some("token=secret&t=1"));
 }
+
+#[test]
+fn a_token_in_a_url_that_a_header_repeats_is_removed() {
+    let headers = [
+        ("referer", "https://example.com/app/?%74oken=secret&a=1"),
+        ("x-original-url", "/app/x?connection_token=secret"),
+        ("x-forwarded-uri", "/app/x?b=2&token=secret"),
+    ];
+    let passed = forward("\"query\"", "/app/x?token=secret", &headers, true);
+    assert_eq!(passed.query, None);
+    assert_eq!(values(&passed, "referer"), ["https://example.com/app/?a=1"]);
+    assert_eq!(values(&passed, "x-original-url"), ["/app/x"]);
+    assert_eq!(values(&passed, "x-forwarded-uri"), ["/app/x?b=2"]);
+    // Where the gateway takes no JWT from the query, `token` is the application's.
+    let passed = forward("\"cookie\"", "/app/x", &headers[..1], false);
+    assert_eq!(values(&passed, "referer"), [headers[0].1]);
+}

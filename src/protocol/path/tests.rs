@@ -62,6 +62,7 @@ fn invalid_patterns_are_refused() {
         "/{*}",
         "/{a**}",
         "/*",
+        "/app/**",
     ] {
         assert!(PathPattern::parse(text).is_err(), "{text}");
     }

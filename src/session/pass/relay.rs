@@ -13,6 +13,7 @@ use super::closing;
 use super::upstream_side::UpstreamSide;
 use crate::protocol::CloseReason;
 use crate::session::Session;
+use crate::session::heartbeat::STALL_TIMEOUT;
 use crate::socket::{ConnectionEnd, FrameScanner, MAX_KEPT, Place, frame};
 use crate::telemetry;
 use crate::upstream::PassedUpstream;
@@ -28,9 +29,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long the upstream may take to answer what came before a client's fault.
 const FAULT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// How long an upstream may take nothing of what waits for it. A client that takes nothing has the time of its heartbeat.
-const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 thread_local! {
     /// In front of what is read, there is room for what an earlier read has left.

@@ -40,6 +40,11 @@ impl<'a> Escaped<'a> {
         self.0.is_empty()
     }
 
+    /// The text behind its first bytes; `None` if they do not end with a character.
+    pub fn without_start(&self, bytes: usize) -> Option<Escaped<'_>> {
+        self.0.get(bytes..).map(|rest| Escaped(Cow::Borrowed(rest)))
+    }
+
     /// What the text says. Single halves of surrogate pairs become U+FFFD.
     pub fn decode(&self) -> Cow<'_, str> {
         decode(&self.0)

@@ -89,7 +89,8 @@ impl Members<'_> {
     /// Words before numbers, because they say more.
     fn own_code(&self) -> Option<String> {
         let code = self.code.and_then(Escaped::of_string).filter(|code| !code.is_empty());
-        let kind = self.kind.filled().filter(|kind| kind.as_str() != "error");
+        let kind =
+            self.kind.filled().filter(|kind| !matches!(kind.as_str(), "error" | "RUN_ERROR"));
         let word = code.or_else(|| self.status.filled()).or(kind);
         let number = || {
             let code = self.code.map(RawValue::get).filter(|json| *json != "null");

@@ -99,6 +99,21 @@ impl Usage {
         self.reasoning = later.reasoning.or(self.reasoning);
     }
 
+    /// Adds what other requests took.
+    pub(super) fn add(&mut self, other: Self) {
+        let sum = |of: &mut Option<u64>, more: Option<u64>| {
+            if let Some(more) = more {
+                *of = Some(of.unwrap_or(0).saturating_add(more));
+            }
+        };
+        sum(&mut self.input, other.input);
+        sum(&mut self.output, other.output);
+        sum(&mut self.total, other.total);
+        sum(&mut self.cached_input, other.cached_input);
+        sum(&mut self.cache_write, other.cache_write);
+        sum(&mut self.reasoning, other.reasoning);
+    }
+
     pub fn is_known(&self) -> bool {
         *self != Self::default()
     }

@@ -6,23 +6,14 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::choices::Choices;
 use super::escaped::{Count, Escaped, Text};
-use super::item::{CallKey, Delta, End, Failure, FinishReason, Item, NotJson, Progress, Usage};
+use super::item::{CallKey, Delta, End, Failure, Item, NotJson, Progress, Usage};
 use super::{Event, Reader, Sink, parse};
-
-/// The most choices of one answer.
-const MAX_CHOICES: usize = 128;
 
 #[derive(Default)]
 pub(super) struct OpenaiChat {
-    choices: Vec<ChoiceState>,
-}
-
-/// What is known of one of the answers.
-struct ChoiceState {
-    index: u64,
-    has_refused: bool,
-    finish: Option<Escaped<'static>>,
+    choices: Choices,
 }
 
 #[derive(Deserialize)]
@@ -155,7 +146,7 @@ impl Reader for OpenaiChat {
         }
         let progress = self.progress();
         if progress == Progress::Ended {
-            sink(Item::End(self.end()));
+            sink(Item::End(self.choices.end()));
             if is_last {
                 return Ok(Progress::Over);
             }
@@ -166,65 +157,34 @@ impl Reader for OpenaiChat {
 
 impl OpenaiChat {
     fn progress(&self) -> Progress {
-        let all_finished = self.choices.iter().all(|choice| choice.finish.is_some());
-        if all_finished && !self.choices.is_empty() { Progress::Ended } else { Progress::Running }
-    }
-
-    /// The end of the first choice is that of the reply.
-    fn end(&self) -> End<'static> {
-        let first = self.choices.iter().min_by_key(|choice| choice.index);
-        let raw = first.and_then(|choice| choice.finish.clone()).unwrap_or_default();
-        match first {
-            Some(choice) if choice.has_refused => {
-                End::Completed { reason: FinishReason::Refusal, raw }
-            }
-            _ => End::completed(raw),
-        }
+        if self.choices.all_finished() { Progress::Ended } else { Progress::Running }
     }
 
     fn read_choice(&mut self, choice: &Choice<'_>, sink: &mut Sink<'_>) {
         let index = choice.index.0.unwrap_or(0);
         let finish = choice.finish_reason.filled();
-        // Such choices of Azure only say what a filter found.
-        let Some(message) = choice.delta.as_ref().or(choice.message.as_ref()) else {
-            if let Some(finish) = finish {
-                self.finish(index, finish, sink);
-            }
-            return;
-        };
-        let Some(state) = self.state(index) else { return };
-        if state.finish.is_some() {
+        let message = choice.delta.as_ref().or(choice.message.as_ref());
+        // Azure writes choices with neither, which say what a filter found.
+        if (message.is_none() && finish.is_none()) || !self.choices.is_running(index) {
             return;
         }
-        let has_refused = read_message(message, index, sink);
-        state.has_refused |= has_refused;
+        if let Some(message) = message {
+            read_message(message, index, sink);
+            if message.refusal.filled().is_some() {
+                self.choices.refused(index);
+            }
+            if message.tool_calls.as_ref().is_some_and(|calls| !calls.is_empty()) {
+                self.choices.called_tool(index);
+            }
+        }
         if let Some(finish) = finish {
-            self.finish(index, finish, sink);
+            self.choices.finish(index, finish);
+            sink(Item::ToolsEnd { choice: index });
         }
-    }
-
-    fn finish(&mut self, index: u64, finish: Escaped<'_>, sink: &mut Sink<'_>) {
-        let Some(state) = self.state(index) else { return };
-        state.finish.get_or_insert_with(|| finish.into_owned());
-        sink(Item::ToolsEnd { choice: index });
-    }
-
-    /// `None` = there are too many choices.
-    fn state(&mut self, index: u64) -> Option<&mut ChoiceState> {
-        let found = self.choices.iter().position(|choice| choice.index == index);
-        let at = found.unwrap_or(self.choices.len());
-        if found.is_none() {
-            if at == MAX_CHOICES {
-                return None;
-            }
-            self.choices.push(ChoiceState { index, has_refused: false, finish: None });
-        }
-        self.choices.get_mut(at)
     }
 }
 
-/// Returns whether the message has a part of a refusal.
-fn read_message(message: &Message<'_>, choice: u64, sink: &mut Sink<'_>) -> bool {
+fn read_message(message: &Message<'_>, choice: u64, sink: &mut Sink<'_>) {
     // OpenRouter and vLLM may send both, with the same text.
     if let Some(text) = message.reasoning.filled().or(message.reasoning_content.filled()) {
         sink(Item::Reasoning(Delta { choice, text }));
@@ -232,9 +192,7 @@ fn read_message(message: &Message<'_>, choice: u64, sink: &mut Sink<'_>) -> bool
     if let Some(content) = message.content {
         read_content(content, choice, sink);
     }
-    let refusal = message.refusal.filled();
-    let has_refused = refusal.is_some();
-    if let Some(text) = refusal {
+    if let Some(text) = message.refusal.filled() {
         sink(Item::Refusal(Delta { choice, text }));
     }
     for (position, call) in message.tool_calls.iter().flatten().enumerate() {
@@ -249,7 +207,6 @@ fn read_message(message: &Message<'_>, choice: u64, sink: &mut Sink<'_>) -> bool
     if let Some(Function { name, arguments }) = message.function_call {
         read_call(choice, 0, Text::default(), name, arguments, sink);
     }
-    has_refused
 }
 
 fn read_call(

@@ -149,6 +149,20 @@ impl Translation {
         Ok(taken)
     }
 
+    /// Takes that the body has ended, and that all of it has come.
+    pub fn end_body(&mut self) {
+        if self.progress != Progress::Running {
+            return;
+        }
+        let state = &mut self.state;
+        let event = Event { name: "", data: "" };
+        // Ends of what has begun take nothing that could be too large.
+        let mut sink = |item: Item<'_>| {
+            let _ = state.take(item, event);
+        };
+        self.progress = self.reader.end_body(&mut sink);
+    }
+
     /// Returns the next publication that is ready, and not the terminal one.
     pub fn next(&mut self) -> Option<Bytes> {
         self.state.publications.pop_front()

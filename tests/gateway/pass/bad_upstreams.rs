@@ -184,33 +184,6 @@ async fn a_client_that_gives_up_ends_the_request_to_the_upstream() {
 }
 
 #[tokio::test]
-async fn a_dead_upstream_is_not_asked_again_and_again() {
-    let dead = RawServer::start().await;
-    let url = dead.url();
-    drop(dead);
-    let gateway = Gateway::start(pass(&url, "").also("limits", "connects_per_ip = \"off\"")).await;
-    let mut statuses = std::collections::BTreeMap::new();
-    for _ in 0..50 {
-        let mut clients = tokio::task::JoinSet::new();
-        for _ in 0..20 {
-            let addr = gateway.addr();
-            clients.spawn(async move {
-                let mut client = RawClient::connect(addr).await;
-                client.write(handshake("/app/x", &[]).as_bytes()).await;
-                client.read_head().await.status
-            });
-        }
-        while let Some(status) = clients.join_next().await {
-            *statuses.entry(status.unwrap()).or_insert(0) += 1;
-        }
-    }
-    assert_eq!(statuses.values().sum::<usize>(), 1000);
-    assert!(statuses[&502] >= 10 && statuses[&503] > statuses[&502], "{statuses:?}");
-    assert!(gateway.stderr_contains("upstream_circuit_opened"));
-    gateway.wait_for_metric("tidegate_upstream_in_flight", &[("upstream", "app")], 0.0).await;
-}
-
-#[tokio::test]
 async fn an_upstream_that_breaks_the_protocol_is_closed_and_its_client_with_it() {
     let masked = text("masked").bytes();
     let reserved = server_frame(0xc1, b"x");

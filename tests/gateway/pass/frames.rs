@@ -4,7 +4,7 @@ use super::{UNLIMITED, pair, pass, start};
 use crate::rig::frame::{self, ServerFrame, binary, continuation, ping, pong, text};
 use crate::rig::raw::Received;
 use crate::rig::raw_server::server_frame;
-use crate::rig::{Gateway, RawClient, RawPeer, RawServer};
+use crate::rig::{Gateway, RawClient, RawServer};
 
 async fn read(client: &mut RawClient) -> (bool, u8, Vec<u8>) {
     let ServerFrame { fin, opcode, payload } = client.read_frame().await.expect("a frame");
@@ -157,81 +157,4 @@ async fn a_connection_that_is_lost_is_lost_for_the_other_side() {
     client.shutdown().await;
     assert_eq!(peer.expect(0x81).await, b"last words");
     assert_eq!(peer.next().await, None, "no close frame");
-}
-
-/// Sends `bytes` bytes as one message while `other` is read.
-async fn stream(bytes: usize, client: &mut RawClient, peer: &mut RawPeer) {
-    let chunk = vec![5; 1 << 20];
-    // From the upstream to the client, and from the client to the upstream, at the same time.
-    let head = server_frame(0x82, &[]);
-    assert_eq!(head.len(), 2);
-    let mut head = vec![0x82, 127];
-    head.extend((bytes as u64).to_be_bytes());
-    peer.write(&head).await;
-    client.write(&[&[0x82, 0xff][..], &head[2..], &[0; 4]].concat()).await;
-    client.read_exact(head.len()).await;
-    peer.skip(head.len() + 4).await;
-    for _ in 0..bytes / chunk.len() {
-        tokio::join!(
-            async {
-                peer.write(&chunk).await;
-                peer.skip(chunk.len()).await;
-            },
-            async {
-                client.write(&chunk).await;
-                let read = client.read_exact(chunk.len()).await;
-                assert!(read == chunk);
-            }
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_large_message_streams_through_little_memory() {
-    let (gateway, _server, mut client, mut peer) = start(UNLIMITED).await;
-    stream(4 << 20, &mut client, &mut peer).await;
-    let before = memory(&gateway);
-    stream(256 << 20, &mut client, &mut peer).await;
-    let grown = memory(&gateway).saturating_sub(before);
-    assert!(grown < 16 << 20, "{grown} bytes for a message of 256 MiB");
-}
-
-/// The memory of the process in bytes.
-fn memory(gateway: &Gateway) -> usize {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmHWM")).expect("a peak");
-    let kib = line.split_whitespace().nth(1).expect("a number");
-    kib.parse::<usize>().expect("a number") << 10
-}
-
-#[tokio::test]
-async fn a_slow_reader_slows_its_sender_and_nobody_else() {
-    let server = RawServer::start().await;
-    let settings =
-        pass(&server.url(), UNLIMITED).section("server", "listen = \"127.0.0.1:0\"\nthreads = 1");
-    let gateway = Gateway::start(settings).await;
-    let (_slow, mut sender) = pair(&gateway, &server).await;
-    let (mut other, mut other_peer) = pair(&gateway, &server).await;
-    let message = server_frame(0x82, &vec![1; 1 << 20]);
-    // The client reads nothing, so that at some point its upstream cannot write.
-    let blocked = async {
-        loop {
-            sender.write(&message).await;
-        }
-    };
-    let others = async {
-        // More than all buffers on the way hold.
-        for _ in 0..2000 {
-            other.send(&text("ping")).await;
-            assert_eq!(other_peer.expect(0x81).await, b"ping");
-            other_peer.send(0x81, b"pong").await;
-            assert_eq!(read(&mut other).await.2, b"pong");
-        }
-    };
-    tokio::select! {
-        () = blocked => {}
-        () = others => {}
-    }
-    // What waits in the gateway is one read.
-    assert!(memory(&gateway) < 256 << 20);
 }

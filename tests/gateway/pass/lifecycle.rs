@@ -27,7 +27,12 @@ async fn a_publication_comes_between_two_messages() {
     let server = RawServer::start().await;
     let gateway = Gateway::start(one_thread(pass(&server.url(), CHANNEL))).await;
     let (mut client, mut peer) = pair(&gateway, &server).await;
-    let (mut other, _other_peer) = pair(&gateway, &server).await;
+    let (mut other, mut other_peer) = pair(&gateway, &server).await;
+    // What passes shows that the connection has joined its channel.
+    for (client, peer) in [(&mut client, &mut peer), (&mut other, &mut other_peer)] {
+        peer.send(0x81, b"welcome").await;
+        client.expect_text("welcome").await;
+    }
     gateway.publish("app_x", json!({"number": 1})).await;
     client.expect_text("{\"number\":1}").await;
     other.expect_text("{\"number\":1}").await;

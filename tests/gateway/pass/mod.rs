@@ -1,9 +1,14 @@
 //! Routes with `protocol = "pass"`: the upstream's handshake and every frame are those of the client.
 
 mod bad_upstreams;
+mod dead_upstreams;
 mod frames;
 mod handshake;
+mod large;
 mod lifecycle;
+mod stalls;
+mod strangers;
+mod tls;
 
 use crate::rig::raw::handshake;
 use crate::rig::{Gateway, RawClient, RawPeer, RawServer, Settings};

@@ -26,6 +26,7 @@ pub mod settings;
 mod smoke;
 pub mod socket;
 pub mod tcp_proxy;
+pub mod tls_front;
 pub mod upstream;
 
 pub use backend::Backend;
@@ -37,6 +38,7 @@ pub use redis::Redis;
 pub use settings::{API_KEY, Settings};
 pub use socket::{Event, Socket};
 pub use tcp_proxy::TcpProxy;
+pub use tls_front::TlsFront;
 pub use upstream::{Reply, Upstream};
 
 /// Longer than anything that a working gateway needs on a busy machine, and longer than its own timeouts

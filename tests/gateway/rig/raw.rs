@@ -75,6 +75,12 @@ impl RawClient {
         Self { stream, buffer: Vec::new() }
     }
 
+    /// The connection itself, from which everything was taken that has been read.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.buffer.is_empty(), "bytes that nobody has taken");
+        self.stream
+    }
+
     /// Opens a WebSocket on `path` and checks the response.
     pub async fn open(addr: SocketAddr, path: &str) -> Self {
         let mut client = Self::connect(addr).await;

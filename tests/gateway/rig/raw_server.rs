@@ -40,6 +40,11 @@ impl RawServer {
         Self { listener: TcpListener::bind("127.0.0.1:0").await.expect("a free port") }
     }
 
+    /// Serves a socket that is bound already.
+    pub fn on(listener: TcpListener) -> Self {
+        Self { listener }
+    }
+
     /// The URL `ws://127.0.0.1:PORT`, without a path.
     pub fn url(&self) -> String {
         format!("ws://{}", self.addr())
@@ -82,7 +87,8 @@ impl RawPeer {
             assert!(self.fill().await, "the gateway ended the connection inside a head");
         };
         let head: Vec<u8> = self.buffer.drain(..end).collect();
-        let head = String::from_utf8(head).expect("a head of ASCII");
+        // Bytes that are not ASCII are read as Latin-1.
+        let head: String = head.into_iter().map(char::from).collect();
         let mut lines = head.trim_end().split("\r\n");
         self.request = lines.next().expect("a request line").to_owned();
         let header = |line: &str| {
@@ -90,6 +96,12 @@ impl RawPeer {
             (name.to_ascii_lowercase(), value.trim().to_owned())
         };
         self.headers = lines.map(header).collect();
+    }
+
+    /// The connection itself, from which everything was taken that has been read.
+    pub fn into_stream(self) -> TcpStream {
+        assert!(self.buffer.is_empty(), "bytes that nobody has taken");
+        self.stream
     }
 
     /// All values of a header.

@@ -2,13 +2,24 @@
 
 use bytes::Bytes;
 
+use super::item::FinishReason;
+use super::summary::SummaryToolCall;
 use super::*;
 use crate::config::Publish;
 use crate::telemetry::upstreams::UpstreamMetrics;
 use crate::upstream::event;
 use crate::upstream::format::{Format, Rest};
 
+mod ag_ui;
+mod ai_sdk;
+mod anthropic;
+mod detection;
+mod gemini;
+mod langgraph;
+mod ollama;
 mod openai_chat;
+mod openai_responses;
+mod whole_reply;
 
 /// What a stream comes to: the publications, and how it ended.
 #[derive(Debug, PartialEq)]
@@ -49,6 +60,7 @@ fn read_in_pieces(
             events.push(json);
         }
     }
+    translation.end_body();
     let mut end = None;
     if translation.has_ended() {
         translation.close();
@@ -73,6 +85,13 @@ fn read(format: fn() -> Format, dialect: Dialect, publish: Publish, body: &str) 
         assert_eq!(split, whole, "in pieces of {size} bytes");
     }
     whole
+}
+
+/// What is published of a body of JSON, and how it ends.
+#[track_caller]
+fn check_json(dialect: Dialect, body: &str, events: &[&str], end: Option<Outcome>) {
+    let expected = Read { events: events.iter().map(|it| it.to_string()).collect(), end };
+    assert_eq!(read(Format::json, dialect, Publish::Events, body), expected);
 }
 
 /// The data of each event, as an event stream.

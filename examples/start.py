@@ -1,0 +1,140 @@
+"""Starts an example: the API, the gateway in front of it, and a web server for the page. Ctrl-C stops everything.
+
+TIDEGATE is the gateway's binary; without it, cargo builds one. PORT is the port of the page (8000). Packages are
+installed in the user's cache, or are those of PYTHON (a Python) and NODE_MODULES (a folder) if these are set.
+"""
+
+import functools
+import http.server
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidegate-examples"
+START_DEADLINE = 60
+
+
+def gateway():
+    if given := os.environ.get("TIDEGATE"):
+        return Path(given).resolve()
+    repository = HERE.parent
+    subprocess.run(["cargo", "build", "--release", "--bin", "tidegate"], cwd=repository, check=True)
+    return Path(os.environ.get("CARGO_TARGET_DIR", repository / "target")).resolve() / "release" / "tidegate"
+
+
+def installed(folder, wanted, install):
+    mark = folder / "installed"
+    if not mark.is_file() or mark.read_bytes() != wanted:
+        print(f"Installing packages in {folder}", flush=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        install()
+        mark.write_bytes(wanted)
+
+
+def python(example):
+    """A Python with the example's packages."""
+    if given := os.environ.get("PYTHON"):
+        return Path(given)
+    requirements = example / "requirements.txt"
+    if not requirements.is_file():
+        return Path(sys.executable)
+    folder = CACHE / example.name
+
+    def install():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, "-r", requirements], check=True)
+
+    installed(folder, requirements.read_bytes(), install)
+    return folder / "bin" / "python"
+
+
+def node_modules(example):
+    """A folder with the example's script, from which Node finds its packages."""
+    folder = CACHE / example.name
+    folder.mkdir(parents=True, exist_ok=True)
+    if given := os.environ.get("NODE_MODULES"):
+        return Path(given)
+    package = example / "package.json"
+
+    def install():
+        shutil.copy(package, folder)
+        subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund"], cwd=folder, check=True)
+
+    installed(folder, package.read_bytes(), install)
+    return folder / "node_modules"
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(process, port):
+    deadline = time.monotonic() + START_DEADLINE
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise SystemExit(f"{process.args[0]} does not listen")
+
+
+class Pages(http.server.SimpleHTTPRequestHandler):
+    """The page, and what it imports from the example's folder."""
+
+    def translate_path(self, path):
+        own = self.directory / Path(path).name
+        return str(own if own.suffix == ".js" and own.is_file() else HERE / "page" / Path(path).name)
+
+    def log_message(self, *_):
+        pass
+
+
+def serve_page(example):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Pages, directory=example))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return f"http://127.0.0.1:{server.server_port}"
+
+
+def run(example, command, path=""):
+    """Runs an example until Ctrl-C. `command` starts its API on a port, which it gets as an argument."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    processes = []
+
+    def start(command, port, **variables):
+        process = subprocess.Popen([str(part) for part in command], cwd=example, env=os.environ | variables)
+        processes.append(process)
+        wait_for(process, port)
+
+    try:
+        variables = {}
+        if "API_URL" not in os.environ:
+            api = free_port()
+            start(command(api), api, PORT=str(api))
+            variables["API_URL"] = f"http://127.0.0.1:{api}{path}"
+        port = int(os.environ.get("PORT", "8000"))
+        origin = f"http://localhost:{port}"
+        start(
+            [gateway(), "serve", "--config", "gateway.toml"], port, **variables, ORIGIN=origin, PAGE_URL=serve_page(example),
+            TIDEGATE__SERVER__LISTEN=f"127.0.0.1:{port}", TIDEGATE__ADMIN__LISTEN="127.0.0.1:0",
+        )
+        print(f"\n  {origin}/   open it in two tabs. Ctrl-C stops everything.\n", flush=True)
+        while all(process.poll() is None for process in processes):
+            time.sleep(0.2)
+        raise SystemExit("one of the processes has ended by itself")
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+        for process in reversed(processes):
+            process.wait()

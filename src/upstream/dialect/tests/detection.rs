@@ -1,0 +1,40 @@
+use super::*;
+
+#[test]
+fn the_first_event_shows_the_dialect() {
+    for (name, data, dialect) in [
+        (
+            "",
+            r#"{"id":"c","object":"chat.completion.chunk","choices":[]}"#,
+            Some(Dialect::OpenaiChat),
+        ),
+        ("", r#"{"choices":[{"delta":{"content":"a"}}]}"#, Some(Dialect::OpenaiChat)),
+        ("", r#"{"error":{"message":"no"}}"#, Some(Dialect::OpenaiChat)),
+        ("response.created", r#"{"type":"response.created"}"#, Some(Dialect::OpenaiResponses)),
+        ("", r#"{"object":"response","type":null}"#, Some(Dialect::OpenaiResponses)),
+        ("message_start", r#"{"type":"message_start"}"#, Some(Dialect::Anthropic)),
+        ("ping", r#"{"type":"ping"}"#, Some(Dialect::Anthropic)),
+        ("", r#"{"candidates":[]}"#, Some(Dialect::Gemini)),
+        ("", r#"[{"promptFeedback":{}}]"#, Some(Dialect::Gemini)),
+        ("", r#"{"model":"m","response":"a","done":false}"#, Some(Dialect::Ollama)),
+        ("", r#"{"type":"start","messageId":"a"}"#, Some(Dialect::AiSdk)),
+        ("", r#"{"type":"RUN_STARTED"}"#, Some(Dialect::AgUi)),
+        ("metadata", r#"{"run_id":"r","attempt":1}"#, Some(Dialect::Langgraph)),
+        ("messages|ns", "[{},{}]", Some(Dialect::Langgraph)),
+        ("", r#"{"event":"chunk","chunk":"a","choices":[]}"#, None),
+        ("token", r#"{"text":"a"}"#, None),
+        ("", "plain", None),
+        ("", "", None),
+        ("", "[]", None),
+    ] {
+        assert_eq!(detect(name, data), dialect, "{name} {data}");
+    }
+}
+
+#[test]
+fn headers_show_the_dialect() {
+    let mut headers = hyper::HeaderMap::new();
+    assert_eq!(dialect_of_headers(&headers), None);
+    headers.insert("x-vercel-ai-ui-message-stream", "v1".parse().unwrap());
+    assert_eq!(dialect_of_headers(&headers), Some(Dialect::AiSdk));
+}

@@ -1,0 +1,210 @@
+use super::*;
+
+const HI_EVENT: &str = r#"{"event":"chunk","chunk":"Hi"}"#;
+const STOP: &str = r#"{"event":"complete","finish_reason":"stop"}"#;
+const CALL_START: &str = r#"{"event":"tool_call","state":"start","id":"c1","name":"weather"}"#;
+const CALL_END: &str = r#"{"event":"tool_call","state":"end","id":"c1","name":"weather","arguments":"{\"city\":\"Rome\"}"}"#;
+const RESULT: &str =
+    r#"{"event":"tool_result","id":"c1","name":"weather","result":"clear in Rome"}"#;
+
+/// An event stream with names.
+fn named(events: &[(&str, &str)]) -> String {
+    let event = |(name, data): &(&str, &str)| format!("event: {name}\r\ndata: {data}\r\n\r\n");
+    ": heartbeat\r\n\r\n".to_owned() + &events.iter().map(event).collect::<String>()
+}
+
+#[track_caller]
+fn check_run(body: &str, events: &[&str], end: Option<Outcome>) {
+    let expected = Read { events: events.iter().map(|it| it.to_string()).collect(), end };
+    assert_eq!(read(Format::sse, Dialect::Langgraph, Publish::Events, body), expected);
+}
+
+fn chunk(id: &str, fields: &str) -> String {
+    format!(
+        r#"[{{"type":"AIMessageChunk","id":"{id}",{fields}}},{{"langgraph_node":"agent","run_id":"r"}}]"#
+    )
+}
+
+const METADATA: (&str, &str) = ("metadata", r#"{"run_id":"r","attempt":1}"#);
+
+#[test]
+fn texts_of_messages_and_of_subgraphs() {
+    let hi = chunk("m1", r#""content":"Hi","tool_call_chunks":[],"tool_calls":[]"#);
+    let blocks = chunk(
+        "m2",
+        r#""content":[{"type":"reasoning","reasoning":"hm"},{"type":"text","text":" there"},{"type":"image"}]"#,
+    );
+    let js = r#"[{"type":"ai","id":"m3","content":"!","response_metadata":{"finish_reason":"length"}},{}]"#;
+    let asked = r#"[{"type":"human","id":"m0","content":"hello"},{}]"#;
+    check_run(
+        &named(&[
+            METADATA,
+            ("messages", asked),
+            ("messages", &hi),
+            ("messages|agent:1|tool:2", &blocks),
+            ("messages", js),
+        ]),
+        &[
+            HI_EVENT,
+            r#"{"event":"reasoning","reasoning":"hm"}"#,
+            r#"{"event":"chunk","chunk":" there"}"#,
+            r#"{"event":"chunk","chunk":"!"}"#,
+            r#"{"event":"complete","finish_reason":"length"}"#,
+        ],
+        Some(Outcome::Completed),
+    );
+}
+
+#[test]
+fn usage_is_that_of_all_messages() {
+    let with_usage = |id, input| {
+        chunk(
+            id,
+            &format!(
+                r#""content":"","usage_metadata":{{"input_tokens":{input},"output_tokens":2,"total_tokens":{}}}"#,
+                input + 2
+            ),
+        )
+    };
+    check_run(
+        &named(&[
+            METADATA,
+            ("messages", &with_usage("m1", 9)),
+            ("messages", &with_usage("m2", 20)),
+            ("end", "null"),
+        ]),
+        &[r#"{"event":"usage","input_tokens":29,"output_tokens":4,"total_tokens":33}"#, STOP],
+        Some(Outcome::Completed),
+    );
+}
+
+#[test]
+fn a_tool_call_in_parts() {
+    let piece = |fields| {
+        chunk("m1", &format!(r#""content":"","tool_call_chunks":[{{"index":0,{fields}}}]"#))
+    };
+    let [start, first, second] = [
+        piece(r#""id":"c1","name":"weather","args":"""#),
+        piece(r#""id":null,"name":null,"args":"{\"city\":""#),
+        piece(r#""id":null,"name":null,"args":"\"Rome\"}""#),
+    ];
+    let tool = r#"[{"type":"tool","id":"m2","content":"clear in Rome","name":"weather","tool_call_id":"c1","status":"success"},{}]"#;
+    let hi = chunk("m3", r#""content":"Hi""#);
+    check_run(
+        &named(&[
+            METADATA,
+            ("messages", &start),
+            ("messages", &first),
+            ("messages", &second),
+            ("messages", tool),
+            ("messages", &hi),
+        ]),
+        &[
+            CALL_START,
+            r#"{"event":"tool_call","state":"arguments","id":"c1","name":"weather","delta":"{\"city\":"}"#,
+            r#"{"event":"tool_call","state":"arguments","id":"c1","name":"weather","delta":"\"Rome\"}"}"#,
+            CALL_END,
+            RESULT,
+            HI_EVENT,
+            STOP,
+        ],
+        Some(Outcome::Completed),
+    );
+}
+
+#[test]
+fn messages_that_are_whole_each_time() {
+    let part = |content: &str, args: &str| {
+        format!(
+            r#"[{{"type":"ai","id":"m1","content":"{content}","tool_calls":[{{"name":"weather","args":{args},"id":"c1","type":"tool_call"}}]}}]"#
+        )
+    };
+    let [first, second, last] =
+        [part("H", "{}"), part("Hi", "{}"), part("Hi", r#"{"city":"Rome"}"#)];
+    check_run(
+        &named(&[
+            METADATA,
+            // What was there before the run.
+            (
+                "messages/complete",
+                r#"[{"type":"human","id":"u0","content":"hello"},{"type":"ai","id":"m0","content":"an older answer"},{"type":"human","id":"u1","content":"weather?"}]"#,
+            ),
+            ("messages/metadata", r#"{"m1":{"metadata":{}}}"#),
+            ("messages/partial", &first),
+            ("messages/partial", &second),
+            ("messages/partial", &last),
+            ("messages/complete", &last),
+            (
+                "messages/complete",
+                r#"[{"type":"tool","id":"m2","content":"clear in Rome","name":"weather","tool_call_id":"c1"}]"#,
+            ),
+        ]),
+        &[
+            r#"{"event":"chunk","chunk":"H"}"#,
+            CALL_START,
+            r#"{"event":"chunk","chunk":"i"}"#,
+            CALL_END,
+            RESULT,
+            STOP,
+        ],
+        Some(Outcome::Completed),
+    );
+}
+
+#[test]
+fn failures_and_interrupts() {
+    let hi = chunk("m1", r#""content":"Hi""#);
+    check_run(
+        &named(&[
+            METADATA,
+            ("messages", &hi),
+            ("error", r#"{"error":"ValueError","message":"overloaded"}"#),
+        ]),
+        &[
+            HI_EVENT,
+            r#"{"event":"error","error":"overloaded","code":"task_failed","upstream_code":"ValueError"}"#,
+        ],
+        Some(Outcome::Failed),
+    );
+    let update = r#"{"__interrupt__":[{"value":"May I?","id":"i"}]}"#;
+    check_run(
+        &named(&[METADATA, ("updates", update)]),
+        &[
+            r#"{"event":"native","name":"updates","data":{"__interrupt__":[{"value":"May I?","id":"i"}]}}"#,
+            r#"{"event":"complete","finish_reason":"pause","raw_finish_reason":"interrupt"}"#,
+        ],
+        Some(Outcome::Completed),
+    );
+}
+
+#[test]
+fn a_body_without_a_run_proves_nothing() {
+    check_run(": heartbeat\n\n", &[], None);
+    check_run("", &[], None);
+}
+
+#[test]
+fn langserve() {
+    let run = ("metadata", r#"{"run_id": "r"}"#);
+    // The end has no data.
+    check_run(
+        &(named(&[run, ("data", "\"H\""), ("data", "\"i\"")]) + "event: end\r\n\r\n"),
+        &[r#"{"event":"chunk","chunk":"H"}"#, r#"{"event":"chunk","chunk":"i"}"#, STOP],
+        Some(Outcome::Completed),
+    );
+    let message = r#"{"content": "Hi", "type": "AIMessageChunk", "id": "m1", "example": false}"#;
+    check_run(
+        &named(&[
+            run,
+            ("data", message),
+            ("data", r#"{"answer": 42}"#),
+            ("error", r#"{"status_code": 500, "message": "Internal Server Error"}"#),
+        ]),
+        &[
+            HI_EVENT,
+            r#"{"event":"native","name":"data","data":{"answer": 42}}"#,
+            r#"{"event":"error","error":"Internal Server Error","code":"task_failed","upstream_code":"500"}"#,
+        ],
+        Some(Outcome::Failed),
+    );
+}

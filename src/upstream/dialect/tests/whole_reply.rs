@@ -1,0 +1,105 @@
+//! What is the same in every dialect.
+
+use super::*;
+use crate::telemetry::upstreams::UpstreamMetrics;
+
+fn translation(dialect: Dialect, publish: Publish) -> Translation {
+    let metrics = UpstreamMetrics::new("test").into();
+    Translation::new(dialect, publish, &metrics, "t").expect("a dialect")
+}
+
+/// What follows the end is not read.
+#[test]
+fn native_objects_are_wrapped_once() {
+    let [text, end] = [
+        r#"{"choices":[{"index":0,"delta":{"content":"Hi"}}],"n":-Infinity}"#,
+        r#"{ "choices":[{"index":0,"delta":{},"finish_reason":"length"}],"usage":{"prompt_tokens":1}}"#,
+    ];
+    let body = stream(&[text, end, "[DONE]", text]);
+    let read = read(Format::sse, Dialect::OpenaiChat, Publish::Native, &body);
+    let events = vec![
+        format!(r#"{{"event":"native","data":{}}}"#, text.replace("-Infinity", "\"-Infinity\"")),
+        format!(r#"{{"event":"native","data":{end}}}"#),
+        r#"{"event":"complete","finish_reason":"length"}"#.to_owned(),
+    ];
+    assert_eq!(read, Read { events, end: Some(Outcome::Completed) });
+}
+
+#[test]
+fn data_that_is_not_json_is_refused() {
+    for dialect in [
+        Dialect::OpenaiChat,
+        Dialect::OpenaiResponses,
+        Dialect::Anthropic,
+        Dialect::Gemini,
+        Dialect::Ollama,
+    ] {
+        for data in ["", "hello", "{\"choices\":[", "{'a':1}", "{\"a\":\"\u{1}\"}"] {
+            let mut translation = translation(dialect, Publish::Events);
+            assert_eq!(
+                translation.take("", data),
+                Err(Untranslatable::NotJson),
+                "{dialect} {data:?}"
+            );
+        }
+        let deep = format!("{{\"type\":\"odd\",\"a\":{}{}}}", "[".repeat(1000), "]".repeat(1000));
+        let mut translation = translation(dialect, Publish::Native);
+        assert_eq!(translation.take("", &deep), Err(Untranslatable::NotJson), "{dialect}");
+    }
+}
+
+#[test]
+fn tool_calls_are_bounded() {
+    let delta = |index: usize, arguments: &str| {
+        format!(
+            r#"{{"choices":[{{"delta":{{"tool_calls":[{{"index":{index},"function":{{"name":"f","arguments":"{arguments}"}}}}]}}}}]}}"#
+        )
+    };
+    let mut many = translation(Dialect::OpenaiChat, Publish::Events);
+    let refused = (0..1000).find_map(|index| many.take("", &delta(index, "")).err());
+    assert_eq!(refused, Some(Untranslatable::TooLarge));
+    let mut large = translation(Dialect::OpenaiChat, Publish::Events);
+    let piece = delta(0, &"x".repeat(1024));
+    let refused = (0..2000).find_map(|_| large.take("", &piece).err());
+    assert_eq!(refused, Some(Untranslatable::TooLarge));
+}
+
+#[test]
+fn the_summary_has_what_the_reply_said() {
+    let mut translation = translation(Dialect::OpenaiChat, Publish::Native);
+    translation.summary_mut().collect(1024);
+    for data in [
+        r#"{"choices":[{"delta":{"content":"Gr\u00fc\ud83d"}}]}"#,
+        r#"{"choices":[{"delta":{"content":"\ude00\n"}}]}"#,
+        r#"{"choices":[{"index":1,"delta":{"content":"other"}}]}"#,
+        r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\":1}"}}]}}]}"#,
+        r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"},{"index":1,"delta":{},"finish_reason":"stop"}],"usage":{"completion_tokens":7}}"#,
+    ] {
+        translation.take("", data).expect("JSON");
+    }
+    translation.close();
+    let _ = translation.conclude();
+    let summary = translation.summary();
+    assert_eq!(summary.text(), "Grü😀\n");
+    assert!(!summary.is_cut);
+    let call = SummaryToolCall {
+        id: "a".to_owned(),
+        name: "f".to_owned(),
+        arguments: "{\"x\":1}".to_owned(),
+    };
+    assert_eq!(summary.tool_calls, [call]);
+    assert_eq!(summary.usage.output, Some(7));
+    assert_eq!(summary.usage.total(), None);
+    assert_eq!(summary.finish_reason, Some(FinishReason::ToolCalls));
+}
+
+#[test]
+fn a_summary_is_bounded() {
+    let mut translation = translation(Dialect::OpenaiChat, Publish::Events);
+    translation.summary_mut().collect(10);
+    for _ in 0..4 {
+        translation.take("", r#"{"choices":[{"delta":{"content":"1234"}}]}"#).expect("JSON");
+    }
+    assert_eq!(translation.summary().text(), "12341234");
+    assert!(translation.summary().is_cut);
+}

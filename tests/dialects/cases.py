@@ -1,0 +1,179 @@
+"""What the gateway publishes for each script of each API."""
+
+GRUESS = {"event": "chunk", "chunk": "Grüß"}
+DICH = {"event": "chunk", "chunk": " dich 😀"}
+HM = {"event": "reasoning", "reasoning": "hm"}
+LOST = {"event": "error", "code": "worker_lost", "error": "the reply broke off"}
+CANCELLED = {"event": "cancelled"}
+WEATHER = {"id": "call_1", "name": "weather"}
+ROME = '{"city":"Rome"}'
+ERROR = {"event": "error", "code": "task_failed", "error": "the model is overloaded"}
+
+
+def usage(input_tokens=9, output_tokens=2, **fields):
+    return {
+        "event": "usage", "input_tokens": input_tokens, "output_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens, **fields,
+    }
+
+
+def complete(reason="stop", raw=None):
+    return {"event": "complete", "finish_reason": reason, **({"raw_finish_reason": raw} if raw else {})}
+
+
+def call(state, **fields):
+    return {"event": "tool_call", "state": state, **WEATHER, **fields}
+
+
+def streamed_call(arguments=ROME):
+    """A call whose arguments come in two pieces."""
+    return [call("start"), call("arguments", delta='{"city":'), call("arguments", delta='"Rome"}'), call("end", arguments=arguments)]
+
+
+def whole_call(arguments=ROME):
+    return [call("start"), call("end", arguments=arguments)]
+
+
+def result(value, **fields):
+    return {"event": "tool_result", "id": "call_1", **fields, "result": value}
+
+
+def refused(text):
+    return {"event": "chunk", "chunk": text, "refusal": True}
+
+
+def native(data, name=None):
+    return {"event": "native", **({"name": name} if name else {}), "data": data}
+
+
+BROKEN = {"cut": [GRUESS, LOST], "short": [GRUESS, LOST]}
+OPENAI = {
+    "text": [HM, GRUESS, DICH, usage(), complete()],
+    "tool": [*streamed_call(), usage(), complete("tool_calls")],
+    "refusal": [refused("I can"), refused("not."), usage(), complete("refusal", "stop")],
+    "filter": [GRUESS, usage(), complete("refusal", "content_filter")],
+    "length": [GRUESS, usage(), complete("length")],
+    "error": [GRUESS, {**ERROR, "upstream_code": "overloaded"}],
+    **BROKEN,
+}
+AI_SDK = {
+    "text": [HM, GRUESS, DICH, usage(), complete()],
+    "tool": [*streamed_call(), result({"city": "Rome", "sky": "clear"}), HM, GRUESS, DICH, usage(18, 4), complete()],
+    "refusal": [GRUESS, usage(), complete("refusal", "content-filter")],
+    "length": [GRUESS, usage(), complete("length")],
+    "error": [GRUESS, ERROR],
+    "cut": [GRUESS, LOST],
+}
+AG_UI = {
+    "text": [HM, GRUESS, DICH, usage(), complete()],
+    "cancelled": [GRUESS, usage(), CANCELLED],
+    "error": [GRUESS, {**ERROR, "upstream_code": "overloaded"}],
+    **BROKEN,
+}
+PYDANTIC = {
+    "text": [HM, GRUESS, DICH, complete()],
+    "tool": [*streamed_call(), result("clear in Rome"), GRUESS, DICH, complete()],
+    "error": [GRUESS, ERROR],
+}
+GRAPH = {
+    "text": [GRUESS, DICH, usage(), complete()],
+    "tool": [*streamed_call(), result("clear in Rome", name="weather"), GRUESS, DICH, usage(), complete()],
+    "error": [GRUESS, {**ERROR, "upstream_code": "Error"}],
+}
+
+EXPECTED = {
+    "openai": OPENAI,
+    "compatible": OPENAI,
+    "responses": {
+        **OPENAI,
+        "text": [HM, GRUESS, DICH, usage(cached_input_tokens=0, cache_write_tokens=0, reasoning_tokens=1), complete("stop", "completed")],
+        "failed": [GRUESS, {**ERROR, "upstream_code": "server_error"}],
+    },
+    "anthropic": {
+        "text": [HM, GRUESS, DICH, usage(cached_input_tokens=5), complete("stop", "end_turn")],
+        "tool": [*streamed_call(), usage(cached_input_tokens=5), complete("tool_calls", "tool_use")],
+        "refusal": [GRUESS, usage(cached_input_tokens=5), complete("refusal")],
+        "length": [GRUESS, usage(cached_input_tokens=5), complete("length", "max_tokens")],
+        "error": [GRUESS, {**ERROR, "upstream_code": "overloaded_error"}],
+        **BROKEN,
+    },
+    "gemini": {
+        "text": [HM, GRUESS, DICH, usage(reasoning_tokens=1), complete("stop", "STOP")],
+        "tool": [*whole_call(), usage(reasoning_tokens=1), complete("tool_calls", "STOP")],
+        "refusal": [{"event": "usage", "input_tokens": 9}, complete("refusal", "PROHIBITED_CONTENT")],
+        "filter": [GRUESS, usage(reasoning_tokens=1), complete("refusal", "SAFETY")],
+        "length": [GRUESS, usage(reasoning_tokens=1), complete("length", "MAX_TOKENS")],
+        "error": [GRUESS, {**ERROR, "upstream_code": "UNAVAILABLE"}],
+        **BROKEN,
+    },
+    "ollama": {
+        "text": [HM, GRUESS, DICH, usage(), complete()],
+        "tool": [*whole_call(), usage(), complete("tool_calls", "stop")],
+        "length": [GRUESS, usage(), complete("length")],
+        "error": [GRUESS, ERROR],
+        **BROKEN,
+    },
+    "ai-sdk": AI_SDK,
+    "ai-sdk-pipe": AI_SDK,
+    "ai-sdk-created": {
+        "text": [
+            native({"type": "data-weather", "id": "d", "data": {"sky": "clear"}}),
+            native({"type": "source-url", "sourceId": "s", "url": "https://example.com/"}),
+            GRUESS, complete(),
+        ],
+        "abort": [
+            native({"type": "data-weather", "id": "d", "data": {"sky": "clear"}}),
+            native({"type": "source-url", "sourceId": "s", "url": "https://example.com/"}),
+            GRUESS, CANCELLED,
+        ],
+        # It ends with [DONE], which proves nothing.
+        "short": [
+            native({"type": "data-weather", "id": "d", "data": {"sky": "clear"}}),
+            native({"type": "source-url", "sourceId": "s", "url": "https://example.com/"}),
+            GRUESS, LOST,
+        ],
+    },
+    "ai-sdk-4": {
+        "text": [HM, GRUESS, DICH, usage(), complete()],
+        "tool": [
+            *whole_call(), result({"city": "Rome", "sky": "clear"}), usage(), complete("tool_calls", "tool-calls"),
+        ],
+        "refusal": [GRUESS, usage(), complete("refusal", "content-filter")],
+        "error": [GRUESS, ERROR],
+        "cut": [GRUESS, LOST],
+    },
+    "ai-sdk-pydantic": PYDANTIC,
+    "ag-ui": {
+        **AG_UI,
+        "text": [native({"type": "STEP_STARTED", "stepName": "answer"}), HM, GRUESS, DICH,
+                 native({"type": "STEP_FINISHED", "stepName": "answer"}), usage(), complete()],
+        "chunks": [HM, GRUESS, DICH, usage(), complete("stop", "success")],
+        "tool": [*streamed_call(), result("clear"), GRUESS, usage(), complete("stop", "success")],
+        "tool_chunks": [*streamed_call(), usage(), complete()],
+        "state": [
+            native({"type": "STATE_SNAPSHOT", "snapshot": {"city": "Rome"}}),
+            native({"type": "CUSTOM", "name": "sky", "value": "clear"}), GRUESS, usage(), complete(),
+        ],
+    },
+    "ag-ui-node": {**AG_UI, "tool": [*streamed_call(), result("clear"), usage(), complete()]},
+    "ag-ui-pydantic": {
+        **PYDANTIC,
+        "text": [HM, GRUESS, DICH, complete("stop", "success")],
+        "tool": [*streamed_call(), result("clear in Rome"), GRUESS, DICH, complete("stop", "success")],
+    },
+    "langserve": {
+        "text": [GRUESS, DICH, complete()],
+        "error": [GRUESS, {"event": "error", "code": "task_failed", "error": "Internal Server Error", "upstream_code": "500"}],
+    },
+    "langgraph-js": GRAPH,
+    "langgraph-js-partial": {**GRAPH, "tool": [*whole_call(), *GRAPH["tool"][4:]]},
+    "langgraph": {**GRAPH, "error": [GRUESS, {**ERROR, "upstream_code": "RuntimeError"}]},
+    "langgraph-partial": {
+        **GRAPH, "tool": [*whole_call(), *GRAPH["tool"][4:]],
+        "error": [GRUESS, {**ERROR, "upstream_code": "RuntimeError"}],
+    },
+}
+# Those whose server says when its client has gone.
+HANGING = [
+    "openai", "responses", "anthropic", "gemini", "ollama", "ai-sdk", "ai-sdk-4", "ag-ui", "ag-ui-node", "langgraph-js",
+]

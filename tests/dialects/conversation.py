@@ -1,0 +1,109 @@
+"""Clients of the gateway, and the gateway in front of the APIs."""
+
+import json
+import urllib.request
+
+from websockets.sync.client import connect
+
+DEADLINE = 30
+TERMINAL = ("complete", "error", "cancelled")
+
+
+class Tab:
+    """A page that is connected to a conversation."""
+
+    def __init__(self, url):
+        self.socket = connect(url, open_timeout=DEADLINE)
+        assert self.receive()["event"] == "connected"
+
+    def receive(self):
+        return json.loads(self.socket.recv(timeout=DEADLINE))
+
+    def send(self, **message):
+        self.socket.send(json.dumps(message))
+
+    def until(self, *names):
+        """Returns the events up to the first one of these names."""
+        events = []
+        while not events or events[-1]["event"] not in names:
+            events.append(self.receive())
+        return events
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+
+def ask(url, message):
+    """Returns what is published for a message, without what only the gateway says of it."""
+    with Tab(url) as tab:
+        tab.send(id="m", **message)
+        queued, *events = tab.until(*TERMINAL)
+    assert queued["event"] == "task_queued", [queued, *events]
+    assert {event.pop("task_id") for event in events} == {queued["task_id"]}, events
+    started = events.pop(0)
+    assert started == {"event": "processing_started"}, started
+    return events
+
+
+class Gateway:
+    """A gateway that is ready, with a config for all that it stands in front of."""
+
+    def __init__(self, binary, config, stack):
+        path = stack.folder / "gateway.toml"
+        path.write_text(config)
+        self.process = stack.start("gateway", [binary, "serve", "--config", path], stack.folder)
+        listening = self.process.until(self.listening, "listening address")
+        self.url, self.admin = f"ws://{listening['public']}", f"http://{listening['admin']}"
+        self.process.until(self.is_ready, "readiness")
+
+    def events(self):
+        lines = self.process.read_log().splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
+
+    def listening(self):
+        return next((event for event in self.events() if event.get("event") == "listening"), None)
+
+    def is_ready(self):
+        try:
+            with urllib.request.urlopen(f"{self.admin}/readyz", timeout=5):
+                return True
+        except OSError:
+            return False
+
+
+HEAD = """
+[server]
+listen = "127.0.0.1:0"
+max_connections = 1000
+
+[admin]
+listen = "127.0.0.1:0"
+
+[log]
+format = "json"
+
+[shutdown]
+drain = "100ms"
+"""
+
+
+def route(name, url, options):
+    """A route to one upstream. `{case}` of its path may be in the upstream's URL."""
+    return f"""
+[[route]]
+path = "/ws/{name}/{{case}}/{{conversation}}"
+channel = "{name}-{{case}}-{{conversation}}"
+upstream = "{name}"
+auth = ["anonymous"]
+
+[route.limits]
+messages_per_user = "1000/1s"
+connects_per_user = "1000/1s"
+
+[upstream.{name}]
+kind = "http"
+url = "{url}"
+{options}"""

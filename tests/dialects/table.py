@@ -1,0 +1,96 @@
+"""Asks the APIs, directly and through the gateway, and compares what is published with cases.py."""
+
+import json
+import time
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+import apis
+import cases
+import clients
+import conversation
+
+
+def run(binary, servers, chosen, stack):
+    """Returns how many replies are not as they should be."""
+    with ThreadPoolExecutor(16) as threads:
+        ask_directly(servers, threads)
+        gateway = conversation.Gateway(binary, config(servers, chosen), stack)
+        return Table(gateway, servers, chosen).run(threads)
+
+
+def ask_directly(servers, threads):
+    """The official client libraries accept the servers."""
+    asked = [(ask, threads.submit(ask, servers.url("models"))) for ask in clients.ALL]
+    for ask, future in asked:
+        future.result()
+        print(f"ok: the client library accepts {ask.__name__}", flush=True)
+
+
+class Table:
+    """Compares what is published with the tables of cases.py."""
+
+    def __init__(self, gateway, servers, chosen):
+        self.gateway, self.servers, self.chosen = gateway, servers, chosen
+
+    def run(self, threads):
+        """Returns how many differ."""
+        compared = [
+            threads.submit(self.compare, api, route, case, expected)
+            for api in self.chosen for route in (api.name, f"{api.name}-auto")
+            for case, expected in cases.EXPECTED[api.name].items()
+        ]
+        cancelled = [threads.submit(self.cancel, api) for api in self.chosen if api.name in cases.HANGING]
+        failed = [future.result() for future in [*compared, *cancelled]].count(False)
+        print(f"{'ok' if not failed else 'FAILED'}: {len(compared)} replies compared, {failed} differ", flush=True)
+        return failed
+
+    def compare(self, api, route, case, expected):
+        try:
+            seen = conversation.ask(f"{self.gateway.url}/ws/{route}/{case}/1", apis.message(case))
+        except Exception as error:
+            seen = [repr(error)]
+        if seen == expected:
+            return True
+        shown = "\n  ".join(json.dumps(event, ensure_ascii=False) if isinstance(event, dict) else event for event in seen)
+        print(f"FAILED: {route} {case}: published\n  {shown}", flush=True)
+        return False
+
+    def cancel(self, api):
+        """One tab asks, another one stops the reply, and the server sees its connection closed."""
+        url = f"{self.gateway.url}/ws/{api.name}/hang/1"
+        try:
+            with conversation.Tab(url) as first, conversation.Tab(url) as second:
+                first.send(id="m", **apis.message("hang"))
+                task = first.until("task_queued")[-1]["task_id"]
+                first.until("chunk")
+                began = time.time()
+                second.send(type="cancel", task_id=task)
+                ends = [tab.until(*conversation.TERMINAL)[-1] for tab in (first, second)]
+                assert ends == [{"event": "cancelled", "task_id": task}] * 2, ends
+            process = self.servers.processes[api.server]
+            path = api.path.replace("{case}", "hang").split("?")[0]
+            closed = process.until(lambda: self.closed(process, path), f"closed connection for {api.name}")
+        except Exception:
+            print(f"FAILED: {api.name} was not cancelled\n{traceback.format_exc()}", flush=True)
+            return False
+        print(f"ok: {api.name}: the server saw its connection closed {1000 * (closed - began):.0f} ms after the cancel", flush=True)
+        return True
+
+    def closed(self, process, path):
+        """When the server's log says that the connection was closed."""
+        for line in process.read_log().splitlines():
+            if line.startswith('{"') and line.endswith("}"):
+                event = json.loads(line)
+                if event.get("event") == "closed" and event["path"] in (path, "/hang"):
+                    return event["at"]
+        return None
+
+
+def config(servers, chosen):
+    text = conversation.HEAD
+    for api in chosen:
+        url, body = servers.url(api.server) + api.path, f"body = {api.body}\n"
+        text += conversation.route(api.name, url, f'dialect = "{api.dialect}"\n{body}')
+        text += conversation.route(f"{api.name}-auto", url, f'dialect = "auto"\n{body}')
+    return text
