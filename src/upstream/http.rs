@@ -51,8 +51,8 @@ enum Attempt {
     NotSent(String),
     /// The upstream may have received the request; the text says what went wrong.
     Lost(String),
-    /// The upstream's answer is not one that can be read; the text says why.
-    BadAnswer(RelayError, String),
+    /// There is no answer in time, or none that can be read; the text says why.
+    NoAnswer(RelayError, String),
 }
 
 impl Relay<'_> {
@@ -91,7 +91,7 @@ impl Relay<'_> {
                 Attempt::NotSent(reason) if retries_left > 0 => (RelayError::Unreachable, reason),
                 Attempt::NotSent(reason) => return Err((RelayError::Unreachable, reason)),
                 Attempt::Lost(reason) => return Err(unavailable(reason)),
-                Attempt::BadAnswer(error, reason) => return Err((error, reason)),
+                Attempt::NoAnswer(error, reason) => return Err((error, reason)),
             };
             retries_left -= 1;
             if timeout_at(self.deadline, tokio::time::sleep(retry_delay())).await.is_err() {
@@ -121,10 +121,10 @@ impl Relay<'_> {
                 Attempt::NotSent(error_chain(&error))
             }
             Ok(Err(error)) => match bad_answer(&error) {
-                Some(bad) => Attempt::BadAnswer(bad, describe(&error)),
+                Some(bad) => Attempt::NoAnswer(bad, describe(&error)),
                 None => Attempt::Lost(describe(&error)),
             },
-            Err(_) => Attempt::Lost(NO_RESPONSE.to_owned()),
+            Err(_) => Attempt::NoAnswer(RelayError::TimedOut, NO_RESPONSE.to_owned()),
         })
     }
 
