@@ -294,6 +294,11 @@ fn reason_in_upstream(upstream: &Upstream, key: &Key<'_>) -> Option<&'static str
         ("balance", _) if upstream.urls().len() == 1 => {
             Some("there is one URL only; remove it, or write several urls")
         }
+        ("end", UpstreamKind::Http(http))
+            if !matches!(http.dialect, Dialect::Events | Dialect::Auto) =>
+        {
+            Some("the dialect says what ends a reply; remove it, or remove dialect")
+        }
         ("publish", UpstreamKind::Http(http)) if http.dialect == Dialect::Events => Some(
             "the events of this upstream are published as they are; remove it, or write dialect",
         ),
