@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -92,8 +93,9 @@ class Pages(http.server.SimpleHTTPRequestHandler):
     """The page, and what it imports from the example's folder."""
 
     def translate_path(self, path):
-        own = self.directory / Path(path).name
-        return str(own if own.suffix == ".js" and own.is_file() else HERE / "page" / Path(path).name)
+        name = Path(urllib.parse.urlsplit(path).path).name
+        own = Path(self.directory) / name
+        return str(own if own.suffix == ".js" and own.is_file() else HERE / "page" / name)
 
     def log_message(self, *_):
         pass
@@ -105,13 +107,13 @@ def serve_page(example):
     return f"http://127.0.0.1:{server.server_port}"
 
 
-def run(example, command, path=""):
-    """Runs an example until Ctrl-C. `command` starts its API on a port, which it gets as an argument."""
+def run(example, command, path="", folder=None):
+    """Runs an example until Ctrl-C. `command` returns what starts its API on a port; it runs in `folder`, if there is one."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     processes = []
 
-    def start(command, port, **variables):
-        process = subprocess.Popen([str(part) for part in command], cwd=example, env=os.environ | variables)
+    def start(command, port, cwd, **variables):
+        process = subprocess.Popen([str(part) for part in command], cwd=cwd, env=os.environ | variables)
         processes.append(process)
         wait_for(process, port)
 
@@ -119,12 +121,13 @@ def run(example, command, path=""):
         variables = {}
         if "API_URL" not in os.environ:
             api = free_port()
-            start(command(api), api, PORT=str(api))
+            start(command(api), api, folder or example, PORT=str(api))
             variables["API_URL"] = f"http://127.0.0.1:{api}{path}"
         port = int(os.environ.get("PORT", "8000"))
         origin = f"http://localhost:{port}"
         start(
-            [gateway(), "serve", "--config", "gateway.toml"], port, **variables, ORIGIN=origin, PAGE_URL=serve_page(example),
+            [gateway(), "serve", "--config", "gateway.toml"], port, example,
+            **variables, ORIGIN=origin, PAGE_URL=serve_page(example),
             TIDEGATE__SERVER__LISTEN=f"127.0.0.1:{port}", TIDEGATE__ADMIN__LISTEN="127.0.0.1:0",
         )
         print(f"\n  {origin}/   open it in two tabs. Ctrl-C stops everything.\n", flush=True)

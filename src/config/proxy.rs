@@ -22,7 +22,7 @@ pub(super) fn proxy(s: &mut Section<'_>) -> Option<Proxy> {
         Some(urls) => urls,
         None => {
             let upstream = s.key("upstream", kinds::OPTIONAL_HTTP_URL, "", UPSTREAM);
-            upstream.map(|url| Vec::from_iter(url))
+            upstream.map(Vec::from_iter)
         }
     };
     let balance = s.key(

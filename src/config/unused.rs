@@ -192,12 +192,6 @@ impl Place<'_> {
             "binary" if self.route.protocol == Protocol::Pass => {
                 "messages of both kinds pass on a pass route; remove it"
             }
-            "limits.messages_per_user"
-                if self.route.protocol == Protocol::Pass && !key.is_off() =>
-            {
-                "messages of a pass route are counted per connection only; write messages_per_connection and \
-                 connections_per_user, or protocol = \"raw\""
-            }
             "max_message_chars" => {
                 "messages of this route are not read; remove it, max_message_bytes limits their size"
             }
@@ -299,6 +293,11 @@ fn reason_in_upstream(upstream: &Upstream, key: &Key<'_>) -> Option<&'static str
         }
         ("balance", _) if upstream.urls().len() == 1 => {
             Some("there is one URL only; remove it, or write several urls")
+        }
+        ("end", UpstreamKind::Http(http))
+            if !matches!(http.dialect, Dialect::Events | Dialect::Auto) =>
+        {
+            Some("the dialect says what ends a reply; remove it, or remove dialect")
         }
         ("publish", UpstreamKind::Http(http)) if http.dialect == Dialect::Events => Some(
             "the events of this upstream are published as they are; remove it, or write dialect",

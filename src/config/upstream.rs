@@ -8,7 +8,7 @@ use super::kinds::{self, Kind, choice, words};
 use super::request::request;
 use super::section::Section;
 use super::{
-    Balance, Circuit, Engine, HttpUpstream, OnDisconnect, Publish, RedisQueue, Upstream,
+    Balance, Circuit, Engine, HttpUpstream, OnDisconnect, Publish, RedisQueue, StreamEnd, Upstream,
     UpstreamKind, WebSocketUpstream,
 };
 use crate::protocol::{Dialect, Template};
@@ -64,6 +64,10 @@ const DIALECT: Kind<Dialect> = words(
             .ok_or(kinds::ValueError::WrongKind)
     },
 );
+
+const STREAM_END: Kind<StreamEnd> = words(r#""body" or "event""#, |value| {
+    choice(value, &[("body", StreamEnd::Body), ("event", StreamEnd::Event)])
+});
 
 const PUBLISH: Kind<Publish> = words(r#""events" or "native""#, |value| {
     choice(value, &[("events", Publish::Events), ("native", Publish::Native)])
@@ -207,12 +211,25 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
         "Where messages are sent. {names} of the route's path, {user_id}, {channel}, {message}, {message_id}, {task_id}, \
          {username} and {connection_id} are filled percent-encoded, after the host.",
     );
-    let request = request(s);
+    let request = request(s, urls.as_deref().unwrap_or_default());
     let max_reply = s.key(
         "max_reply",
         kinds::POSITIVE_DURATION,
         "10m",
         "The longest a streamed reply may last.",
+    );
+    let stream_idle_timeout = s.key(
+        "stream_idle_timeout",
+        kinds::DURATION,
+        "2m",
+        "How long nothing may come of a streamed reply, not even a comment, before it counts as broken; \"0s\" = no limit.",
+    );
+    let end = s.key(
+        "end",
+        STREAM_END,
+        "body",
+        "What completes a streamed reply of the upstream's own events: \"body\": the end of the body. \"event\": only one of \
+         terminal_events or [DONE], for proxies in front of the upstream that hide that it has died.",
     );
     let on_disconnect = s.key(
         "on_disconnect",
@@ -250,6 +267,8 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
         urls: urls?,
         request: request?,
         max_reply: max_reply?,
+        stream_idle_timeout: Some(stream_idle_timeout?).filter(|timeout| !timeout.is_zero()),
+        end: end?,
         on_disconnect: on_disconnect?,
         dialect: dialect?,
         publish: publish?,

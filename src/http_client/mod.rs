@@ -120,6 +120,11 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEPALIVE_PROBES: u32 = 3;
 
+/// Returns the time to connect to one of several replicas, so that all can be tried within `timeout`.
+pub fn share_of_timeout(timeout: Duration, replicas: usize) -> Duration {
+    timeout / u32::try_from(replicas.max(1)).unwrap_or(u32::MAX)
+}
+
 /// Returns a client that connects within `timeout`, at most within five seconds.
 ///
 /// It keeps up to `max_idle` idle connections to each host. A client that several runtimes use must

@@ -26,7 +26,7 @@ use hyper::body::Incoming;
 use hyper::http::uri::PathAndQuery;
 use hyper::{HeaderMap, Request, Response, Uri};
 
-use crate::config::{self, PlainRequests, UpstreamKind};
+use crate::config::{self, PlainRequests};
 use crate::http_client;
 use crate::protocol::{ClientAddress, SenderKey, is_path_step};
 use crate::telemetry;
@@ -76,14 +76,16 @@ impl Proxy {
     /// `Err` = the URL of an upstream is secure, and the system has no root certificates.
     pub fn new(config: &config::Config, shared: &SharedProxy) -> Result<Self, String> {
         let (timeout, min_pace) = (config.proxy.timeout, config.server.min_pace);
-        let sender = |is_secure| {
+        // There is time to try every replica.
+        let sender = |is_secure, replicas: usize| {
             let tls = http_client::tls_config(is_secure)?;
-            let client = http_client::new(&tls, timeout, MAX_IDLE);
+            let client =
+                http_client::new(&tls, http_client::share_of_timeout(timeout, replicas), MAX_IDLE);
             Ok::<_, String>(Sender { timeout, min_pace, client })
         };
         let urls = &config.proxy.urls;
         let upstream = (!urls.is_empty()).then(|| {
-            let sender = sender(urls.iter().any(|url| url.scheme() == "https"))
+            let sender = sender(urls.iter().any(|url| url.scheme() == "https"), urls.len())
                 .map_err(|error| format!("proxy: {error}"))?;
             let base = |url: &url::Url| {
                 let text = url.as_str().split(['?', '#']).next().unwrap_or_default();
@@ -94,17 +96,15 @@ impl Proxy {
             let ipv6_prefix = config.limits.ipv6_prefix;
             Ok::<_, String>(Upstream { bases, pool, ipv6_prefix, sender })
         });
-        let is_secure = config.routes.iter().any(|route| {
-            let upstream = route.upstream.as_ref().and_then(|name| config.upstreams.get(name));
-            route.plain_requests == PlainRequests::Upstream
-                && upstream.is_some_and(|upstream| match &upstream.kind {
-                    UpstreamKind::WebSocket(socket) => {
-                        socket.urls.iter().any(|url| url.as_str().starts_with("wss://"))
-                    }
-                    _ => false,
-                })
+        let of_routes = config.routes.iter().filter_map(|route| {
+            let is_passed = route.plain_requests == PlainRequests::Upstream;
+            let name = route.upstream.as_ref().filter(|_| is_passed)?;
+            config.upstreams.get(name).map(|upstream| upstream.urls())
         });
-        let to_routes = sender(is_secure).map_err(|error| format!("upstream: {error}"))?;
+        let is_secure = of_routes.clone().flatten().any(|url| url.as_str().starts_with("wss://"));
+        let replicas = of_routes.map(|urls| urls.len()).max().unwrap_or_default();
+        let to_routes =
+            sender(is_secure, replicas).map_err(|error| format!("upstream: {error}"))?;
         Ok(Self { upstream: upstream.transpose()?, to_routes })
     }
 

@@ -148,7 +148,7 @@ async fn report_lost(
         if let Some(route) = route {
             let received_at = received_at(&route, &record);
             let metrics = &RouteMetrics::of(&route.path).replies;
-            metrics.ended(&task.channel, end, received_at, &task.id);
+            metrics.ended(&task.channel, end, None, received_at, &task.id);
         }
     }
 }

@@ -70,24 +70,45 @@ impl Refusal {
     }
 }
 
+const BUSY: &str = "the service is busy; try again";
+
+fn unavailable(seconds: u64) -> ErrorEvent<'static> {
+    let text = "the service cannot be reached; try again";
+    ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(seconds)
+}
+
 /// The answer to a message that its upstream did not take.
 pub fn relay_error_event(error: &RelayError) -> ErrorEvent<'_> {
     match error {
-        RelayError::Busy => {
-            ErrorEvent::new(ErrorCode::Busy, "the service is busy; try again").retry_after(1)
+        RelayError::Busy => ErrorEvent::new(ErrorCode::Busy, BUSY).retry_after(1),
+        RelayError::Limited(limited) => {
+            let failure = limited.failure.as_ref();
+            let text = failure.map(|failure| &*failure.text).filter(|text| !text.is_empty());
+            ErrorEvent::new(ErrorCode::Busy, text.unwrap_or(BUSY))
+                .upstream_code(failure.and_then(|failure| failure.code.as_deref()))
+                .retry_after(limited.retry_after.unwrap_or(1))
         }
         RelayError::Failed => {
             let text = "the service failed to take the message; try again";
             ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)
         }
-        RelayError::Redirected | RelayError::HeadTooLarge | RelayError::Malformed => {
+        RelayError::Redirected => {
+            let text = "the service answered with a redirect, which the gateway does not follow";
+            ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)
+        }
+        RelayError::HeadTooLarge | RelayError::Malformed => {
             let text = "the service gave an answer that the gateway does not understand";
             ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)
         }
-        RelayError::Unavailable | RelayError::Unreachable => {
-            let text = "the service cannot be reached; try again";
+        RelayError::Unavailable | RelayError::Unreachable => unavailable(5),
+        RelayError::UnavailableFor(seconds) => unavailable(*seconds),
+        RelayError::TimedOut => {
+            let text = "the service did not answer in time; try again";
             ErrorEvent::new(ErrorCode::UpstreamUnavailable, text).retry_after(5)
         }
-        RelayError::Rejected(text) => ErrorEvent::new(ErrorCode::UpstreamRejected, text),
+        RelayError::Rejected(failure) => {
+            ErrorEvent::new(ErrorCode::UpstreamRejected, &failure.text)
+                .upstream_code(failure.code.as_deref())
+        }
     }
 }

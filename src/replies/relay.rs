@@ -81,10 +81,12 @@ impl Replies {
         claim: Option<&Claim>,
     ) -> Result<Admission, RelayOutcome> {
         let lease = self.acquire_reply_lease(sender).await.map_err(RelayOutcome::Refused)?;
-        let turn = match self.take_user_rate(sender).await {
-            Ok(()) => self.take_turn(sender, claim).await,
-            Err(refusal) => Err(RelayOutcome::Refused(refusal)),
-        };
+        let turn =
+            match self.take_user_rate(&sender.route, &sender.params, sender.user_id.as_ref()).await
+            {
+                Ok(()) => self.take_turn(sender, claim).await,
+                Err(refusal) => Err(RelayOutcome::Refused(refusal)),
+            };
         match turn {
             Ok(turn) => Ok(Admission { lease, turn }),
             Err(outcome) => {
@@ -201,14 +203,19 @@ fn span_outcome(relayed: &Result<Accepted, RelayError>) -> (RequestOutcome, Span
             (RequestOutcome::Streaming, SpanStatus::Ok)
         }
         Ok(_) => (RequestOutcome::Taken, SpanStatus::Ok),
-        Err(RelayError::Busy) => (RequestOutcome::Busy, SpanStatus::Refused),
+        Err(RelayError::Busy | RelayError::Limited(_)) => {
+            (RequestOutcome::Busy, SpanStatus::Refused)
+        }
         Err(RelayError::Rejected(_)) => (RequestOutcome::Rejected, SpanStatus::Refused),
         Err(RelayError::Failed) => (RequestOutcome::Failed, SpanStatus::Error),
         Err(RelayError::Redirected) => (RequestOutcome::Redirected, SpanStatus::Error),
         Err(RelayError::HeadTooLarge) => (RequestOutcome::HeadTooLarge, SpanStatus::Error),
         Err(RelayError::Malformed) => (RequestOutcome::Malformed, SpanStatus::Error),
-        Err(RelayError::Unavailable | RelayError::Unreachable) => {
-            (RequestOutcome::Unavailable, SpanStatus::Error)
-        }
+        Err(
+            RelayError::Unavailable
+            | RelayError::UnavailableFor(_)
+            | RelayError::TimedOut
+            | RelayError::Unreachable,
+        ) => (RequestOutcome::Unavailable, SpanStatus::Error),
     }
 }

@@ -38,6 +38,19 @@ enum Next {
     TakenOver,
 }
 
+/// How a reply has ended.
+struct Ended {
+    end: GenerationEnd,
+    /// Why, if the outcome does not say it.
+    reason: Option<String>,
+}
+
+impl From<GenerationEnd> for Ended {
+    fn from(end: GenerationEnd) -> Self {
+        Self { end, reason: None }
+    }
+}
+
 /// A reply while it streams. What it holds is given back when it is dropped.
 struct StreamedReply {
     replies: Rc<Replies>,
@@ -106,11 +119,12 @@ impl StreamedReply {
         // Before the first event is published, so that every client that learns of the task can cancel it, and
         // clients that connect later see the whole reply.
         tokio::join!(self.mark.set(), ledger.flush());
-        let end = self.publish(reply).await.unwrap_or(GenerationEnd::EngineDown);
+        let ended = self.publish(reply).await.unwrap_or(GenerationEnd::EngineDown.into());
+        let (end, reason) = (ended.end, ended.reason.as_deref());
         // The next message of the channel does not wait for the rest.
         drop(self.turn);
         self.mark.remove().await;
-        self.route_metrics.replies.ended(channel, end, self.context.received_at, id);
+        self.route_metrics.replies.ended(channel, end, reason, self.context.received_at, id);
         self.context.spans.end(end);
         if end == GenerationEnd::EngineDown {
             // The terminal event has still to be published, by whichever node reaches the engine first.
@@ -118,14 +132,14 @@ impl StreamedReply {
         }
     }
 
-    async fn publish(&self, mut reply: Reply) -> Result<GenerationEnd, PublishError> {
+    async fn publish(&self, mut reply: Reply) -> Result<Ended, PublishError> {
         let spans = self.context.spans.clone();
         let mut timing =
             ReplyTiming::new(Arc::clone(&self.route_metrics.replies), self.context.received_at)
                 .with_spans(spans);
         if !self.publisher.publish(processing_started(self.task_id()).into()).await? {
             reply.abort();
-            return Ok(GenerationEnd::Taken);
+            return Ok(GenerationEnd::Taken.into());
         }
         // On a route that does not list it, `complete` is an event like others, but the gateway adds no second one.
         let mut is_complete = false;
@@ -133,17 +147,18 @@ impl StreamedReply {
             let event = match self.next(&mut reply).await {
                 Next::Event(event) => event,
                 Next::End => break,
+                Next::Broken(_) if is_complete => break,
                 Next::Broken(broken) => return self.publish_lost(&broken).await,
                 Next::TakenOver => {
                     reply.abort();
-                    return Ok(GenerationEnd::Taken);
+                    return Ok(GenerationEnd::Taken.into());
                 }
                 Next::Cancelled => {
                     reply.abort();
                     self.guard.remove();
                     // Every event of this reply has an id.
                     self.publisher.publish_cancelled(None).await?;
-                    return Ok(GenerationEnd::Cancelled);
+                    return Ok(GenerationEnd::Cancelled.into());
                 }
             };
             let (name, json) = match event {
@@ -165,33 +180,33 @@ impl StreamedReply {
             if !published? {
                 // Another node has ended the reply.
                 reply.abort();
-                return Ok(GenerationEnd::Taken);
+                return Ok(GenerationEnd::Taken.into());
             }
             if is_terminal {
                 reply.finish();
                 if name == EventName::Error.label() {
-                    return Ok(GenerationEnd::TaskFailed);
+                    return Ok(GenerationEnd::TaskFailed.into());
                 }
                 timing.record_completion(Instant::now());
-                return Ok(GenerationEnd::Completed);
+                return Ok(GenerationEnd::Completed.into());
             }
             timing.record_chunk(Instant::now());
             is_complete |= name == EventName::Complete.label();
         }
         if is_complete {
             self.guard.remove();
-            return Ok(GenerationEnd::Completed);
+            return Ok(GenerationEnd::Completed.into());
         }
         self.publish_terminal(complete(self.task_id()).into()).await?;
-        Ok(GenerationEnd::Completed)
+        Ok(GenerationEnd::Completed.into())
     }
 
     /// Publishes the end that the upstream's stream has.
     async fn publish_end(
         &self,
-        Conclusion { json, outcome }: Conclusion,
+        Conclusion { json, outcome, reason }: Conclusion,
         mut timing: ReplyTiming,
-    ) -> Result<GenerationEnd, PublishError> {
+    ) -> Result<Ended, PublishError> {
         let end = match outcome {
             Outcome::Completed => GenerationEnd::Completed,
             Outcome::Failed => GenerationEnd::TaskFailed,
@@ -204,7 +219,7 @@ impl StreamedReply {
         if end == GenerationEnd::Completed {
             timing.record_completion(Instant::now());
         }
-        Ok(end)
+        Ok(Ended { end, reason })
     }
 
     /// Whether an event of the upstream's own is terminal on this route. A publication of a dialect has no name here.
@@ -247,14 +262,14 @@ impl StreamedReply {
         shutdown.record_early_end();
     }
 
-    async fn publish_lost(&self, broken: &ReplyBroken) -> Result<GenerationEnd, PublishError> {
+    async fn publish_lost(&self, broken: &ReplyBroken) -> Result<Ended, PublishError> {
         let text = match broken {
             ReplyBroken::Lost => "the reply broke off",
             ReplyBroken::Refused(why) => why,
         };
         let event = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(self.task_id());
         self.publish_terminal(event.to_json().into()).await?;
-        Ok(GenerationEnd::WorkerLost)
+        Ok(Ended { end: GenerationEnd::WorkerLost, reason: Some(text.to_owned()) })
     }
 
     /// Removes the generation before its terminal event is published, so that it can no longer be cancelled.

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::{Refusal, Replies, Sender};
+use crate::config::Route;
 use crate::limits::{Claim, Holder, Lease, LeaseKey, LeaseKind, LimitName, Verdict};
+use crate::protocol::{Params, UserId};
 
 /// How long the answer to a client waits for an unused lease to be released in the engine.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -50,14 +52,18 @@ impl Replies {
         }
     }
 
-    /// Counts one message against the rate of the sender's user. Anonymous senders have only the rate of
-    /// their connection.
-    pub async fn take_user_rate(&self, sender: &Sender) -> Result<(), Refusal> {
-        let Some(rate) = &sender.route.limits.messages_per_user else { return Ok(()) };
-        let Some(user) = &sender.user_id else { return Ok(()) };
-        let (limit, path) = (LimitName::Messages, sender.route.path.as_str());
+    /// Counts one message against the rate of its user. Anonymous senders have only the rate of their connection.
+    pub async fn take_user_rate(
+        &self,
+        route: &Route,
+        params: &Params,
+        user: Option<&UserId>,
+    ) -> Result<(), Refusal> {
+        let Some(rate) = &route.limits.messages_per_user else { return Ok(()) };
+        let Some(user) = user else { return Ok(()) };
         let limits = &self.services.limits;
-        match limits.take(limit, path, &sender.params, &user.to_string(), rate).await {
+        let path = route.path.as_str();
+        match limits.take(LimitName::Messages, path, params, &user.to_string(), rate).await {
             Ok(Verdict::Allowed) => Ok(()),
             Ok(Verdict::Refused { retry_after }) => Err(Refusal::RateLimited { retry_after }),
             Err(_) => Err(Refusal::LimitsUnavailable),

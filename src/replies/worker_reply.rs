@@ -51,7 +51,7 @@ impl Replies {
                 let end = GenerationEnd::Completed;
                 context.spans.end(end);
                 let received_at = context.received_at;
-                return metrics.ended(&sender.channel, end, received_at, task_id);
+                return metrics.ended(&sender.channel, end, None, received_at, task_id);
             }
             TrackOutcome::Full => {
                 metrics.not_tracked();
@@ -213,7 +213,7 @@ impl ReplyMonitor {
         // The next message of the channel, and of the client, does not wait for the rest.
         drop((turn, task));
         mark.remove().await;
-        self.route_metrics.replies.ended(channel, end, context.received_at, id);
+        self.route_metrics.replies.ended(channel, end, None, context.received_at, id);
         context.spans.end(end);
         if end == GenerationEnd::EngineDown {
             entry.abandon();

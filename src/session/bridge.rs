@@ -16,7 +16,7 @@ use crate::replies::Refusal;
 use crate::socket::frame::{self, Opcode};
 use crate::socket::{ConnectionEnd, ReadPause, Socket};
 use crate::telemetry;
-use crate::telemetry::messages::TooBigFrom;
+use crate::telemetry::messages::{LimitName, TooBigFrom};
 use crate::telemetry::spans::SpanStatus;
 use crate::telemetry::upstreams::RequestOutcome;
 use crate::upstream::{
@@ -99,7 +99,7 @@ fn size(message: &SocketMessage) -> usize {
 }
 
 /// What became of a message that is over a limit.
-enum OverLimit {
+pub(super) enum OverLimit {
     /// Its sender got an error, and it is left out.
     Answered,
     /// Where messages pass unread, nothing can be answered and nothing may be left out: the client is closed.
@@ -183,19 +183,21 @@ impl Session {
     }
 
     /// Counts a message against the limit that all nodes share.
-    async fn check_user_limits(&self) -> Result<(), OverLimit> {
-        if self.client.route.borrow().limits.messages_per_user.is_none() {
-            return Ok(());
-        }
-        let Some(sender) = self.sender() else { return Ok(()) };
-        let checked = self.services.replies.take_user_rate(&sender).await;
-        checked.map_err(|refusal| {
-            if self.client.route.borrow().protocol == Protocol::Json {
+    pub(super) async fn check_user_limits(&self) -> Result<(), OverLimit> {
+        let (route, client) = (self.client.route(), &self.client);
+        let replies = &self.services.replies;
+        let taken = replies.take_user_rate(&route, &client.params, client.user_id.as_ref()).await;
+        taken.map_err(|refusal| {
+            if route.protocol == Protocol::Json {
                 self.refuse(&refusal.event());
                 return OverLimit::Answered;
             }
             let (reason, text) = match refusal {
-                Refusal::RateLimited { .. } => (CloseReason::Flooding, "over messages_per_user"),
+                Refusal::RateLimited { .. } => {
+                    let limit = LimitName::Messages.label();
+                    telemetry::messages::closed_over_limit(self.log_fields(), limit);
+                    (CloseReason::Flooding, "over messages_per_user")
+                }
                 _ => (CloseReason::Overloaded, CloseReason::Overloaded.text()),
             };
             self.socket.close_over(reason, text);

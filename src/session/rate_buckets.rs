@@ -52,7 +52,7 @@ impl Session {
     /// Closes a client that is over a limit, and says which.
     pub(super) fn close_over_limit(&self, limit: LocalLimit) {
         if self.socket.is_open() {
-            telemetry::messages::closed_over_limit(self.log_fields(), limit);
+            telemetry::messages::closed_over_limit(self.log_fields(), limit.label());
             self.socket.close_over(CloseReason::Flooding, &format!("over {limit}"));
         }
     }

@@ -248,8 +248,7 @@ pub fn message_too_big(fields: ConnectionFields<'_>, from: TooBigFrom, bytes: u6
 }
 
 /// A connection is closed because its client is over this limit.
-pub fn closed_over_limit(fields: ConnectionFields<'_>, limit: LocalLimit) {
-    let limit = limit.label();
+pub fn closed_over_limit(fields: ConnectionFields<'_>, limit: &'static str) {
     connection_event!(info, fields, event = "closed_over_limit", limit, "a client is over a limit");
 }
 

@@ -69,8 +69,7 @@ impl ReplicaMetrics {
 
     fn new(pool: &str, replicas: usize) -> Self {
         let replica = |number: usize| {
-            let labels =
-                || [pool.to_owned(), number.to_string()].map(|label| SharedString::from(label));
+            let labels = || [pool.to_owned(), number.to_string()].map(SharedString::from);
             let series = || Series {
                 in_flight: REPLICA_IN_FLIGHT.at(labels()),
                 circuit: REPLICA_CIRCUIT_OPEN.at(labels()),

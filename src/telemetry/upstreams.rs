@@ -66,6 +66,8 @@ label_enum! {
         Lost => "lost",
         TooLarge => "too_large",
         TooLong => "too_long",
+        /// Nothing came for `stream_idle_timeout`.
+        Silent => "silent",
         /// Its content encoding is unknown, or does not fit its bytes.
         Unreadable => "unreadable",
         /// The upstream said in its stream that it failed.

@@ -136,7 +136,7 @@ impl PendingRequest<'_> {
 
     /// Records that the upstream accepted. The permit is kept for as long as the reply or the socket lasts.
     pub fn accept(self, outcome: RequestOutcome) -> InFlightPermit {
-        self.circuit.succeeded();
+        self.circuit.succeeded(Instant::now());
         self.in_flight.metrics.request_finished(self.fields, outcome, self.started.elapsed());
         self.in_flight
     }
@@ -144,20 +144,26 @@ impl PendingRequest<'_> {
     /// Records that the upstream did not accept, and returns `error`. `reason` is for the log.
     pub fn refuse(self, error: RelayError, reason: &str) -> RelayError {
         let outcome = match error {
-            RelayError::Busy => RequestOutcome::Busy,
+            RelayError::Busy | RelayError::Limited(_) => RequestOutcome::Busy,
             RelayError::Rejected(_) => RequestOutcome::Rejected,
             RelayError::Failed => RequestOutcome::Failed,
             RelayError::Redirected => RequestOutcome::Redirected,
             RelayError::HeadTooLarge => RequestOutcome::HeadTooLarge,
             RelayError::Malformed => RequestOutcome::Malformed,
-            RelayError::Unavailable | RelayError::Unreachable => RequestOutcome::Unavailable,
+            RelayError::Unavailable
+            | RelayError::UnavailableFor(_)
+            | RelayError::TimedOut
+            | RelayError::Unreachable => RequestOutcome::Unavailable,
         };
         if !matches!(outcome, RequestOutcome::Busy | RequestOutcome::Rejected) {
             self.in_flight.metrics.request_failed(self.fields, reason);
         }
         match error {
-            RelayError::Unavailable | RelayError::Malformed => {
+            RelayError::Unavailable | RelayError::UnavailableFor(_) | RelayError::Malformed => {
                 self.circuit.failed(Some(self.sender.clone()), Instant::now());
+            }
+            RelayError::TimedOut => {
+                self.circuit.timed_out(self.sender.clone(), Instant::now());
             }
             RelayError::Unreachable => {
                 let now = Instant::now();
@@ -165,11 +171,12 @@ impl PendingRequest<'_> {
                 self.pool.avoid(self.replica, now);
             }
             RelayError::Busy
+            | RelayError::Limited(_)
             | RelayError::Rejected(_)
             | RelayError::Failed
             | RelayError::Redirected
             | RelayError::HeadTooLarge => {
-                self.circuit.succeeded();
+                self.circuit.succeeded(Instant::now());
             }
         }
         self.in_flight.metrics.request_finished(self.fields, outcome, self.started.elapsed());

@@ -51,8 +51,8 @@ enum Attempt {
     NotSent(String),
     /// The upstream may have received the request; the text says what went wrong.
     Lost(String),
-    /// The upstream's answer is not one that can be read; the text says why.
-    BadAnswer(RelayError, String),
+    /// There is no answer in time, or none that can be read; the text says why.
+    NoAnswer(RelayError, String),
 }
 
 impl Relay<'_> {
@@ -91,7 +91,7 @@ impl Relay<'_> {
                 Attempt::NotSent(reason) if retries_left > 0 => (RelayError::Unreachable, reason),
                 Attempt::NotSent(reason) => return Err((RelayError::Unreachable, reason)),
                 Attempt::Lost(reason) => return Err(unavailable(reason)),
-                Attempt::BadAnswer(error, reason) => return Err((error, reason)),
+                Attempt::NoAnswer(error, reason) => return Err((error, reason)),
             };
             retries_left -= 1;
             if timeout_at(self.deadline, tokio::time::sleep(retry_delay())).await.is_err() {
@@ -121,10 +121,10 @@ impl Relay<'_> {
                 Attempt::NotSent(error_chain(&error))
             }
             Ok(Err(error)) => match bad_answer(&error) {
-                Some(bad) => Attempt::BadAnswer(bad, describe(&error)),
+                Some(bad) => Attempt::NoAnswer(bad, describe(&error)),
                 None => Attempt::Lost(describe(&error)),
             },
-            Err(_) => Attempt::Lost(NO_RESPONSE.to_owned()),
+            Err(_) => Attempt::NoAnswer(RelayError::TimedOut, NO_RESPONSE.to_owned()),
         })
     }
 
@@ -159,8 +159,9 @@ impl Relay<'_> {
     }
 }
 
-/// Returns the URL of each replica for a message. Names of the path come first, then what is known of the message.
-pub(super) fn url(template: &Template, message: &Message) -> Result<Uri, UnfitForUrl> {
+/// Returns the URL of a replica for a message. Names of the path come first, then what is known of the message. `Err`
+/// tells the client why there is none.
+pub(super) fn url(template: &Template, message: &Message) -> Result<Uri, &'static str> {
     let url = template.fill_url_from(&message.params, |name| match name {
         "user_id" => UrlValue::Name(user_in_template(message.user_id.as_ref()).to_string().into()),
         "channel" => UrlValue::Name(message.channel.as_str().into()),
@@ -175,9 +176,9 @@ pub(super) fn url(template: &Template, message: &Message) -> Result<Uri, UnfitFo
             (None, "task_id") => UrlValue::Name((&*message.task_id).into()),
             (None, _) => UrlValue::Name("".into()),
         },
-    })?;
-    // The values may also make it longer than a URL can be.
-    url.try_into().map_err(|_| UnfitForUrl)
+    });
+    let url = url.map_err(|UnfitForUrl| super::UNFIT_FOR_URL)?;
+    url.try_into().map_err(|_| "the message is too long for the URL of the service")
 }
 
 /// Returns the body for a message. `Err` tells the client why there is none.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::Forwarded;
+use super::dialect::Failure;
 use crate::protocol::{
     ChannelName, ConnectionId, Params, RequestId, SenderKey, TraceContext, UserId,
 };
@@ -55,11 +56,17 @@ impl Message {
 /// Why a message was not accepted. The client is told each of these.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RelayError {
-    /// `max_in_flight` or the client's share of it is reached, or the upstream reported that it is overloaded.
+    /// `max_in_flight` or the client's share of it is reached, or a queue is full.
     Busy,
-    /// The upstream did not answer in time, or its connection broke, or a gateway in front of it answered in its place
-    /// (502, 503, 504), or its circuit is open.
+    /// The upstream answered 429.
+    Limited(Box<Limited>),
+    /// The upstream's connection broke, or a gateway in front of it answered in its place (502, 503, 504), or its circuit
+    /// is open.
     Unavailable,
+    /// The same, and the answer says after how many seconds the upstream will be back.
+    UnavailableFor(u64),
+    /// The upstream did not answer in time.
+    TimedOut,
     /// No connection to the upstream could be opened, whatever the message is.
     Unreachable,
     /// The upstream itself answered that it failed at this message, with another 5xx.
@@ -70,8 +77,24 @@ pub enum RelayError {
     HeadTooLarge,
     /// The upstream's answer is not HTTP/1.1.
     Malformed,
-    /// The upstream answered with a 4xx. The text is the `error` of the body, of bounded length.
-    Rejected(String),
+    /// The upstream answered with another 4xx, or the message cannot be sent to it. Says why, in a text of bounded length.
+    Rejected(Box<Failure>),
+}
+
+impl RelayError {
+    /// A rejection for which there is no code.
+    pub(super) fn rejected(text: impl Into<String>) -> Self {
+        Self::Rejected(Box::new(Failure { code: None, text: text.into() }))
+    }
+}
+
+/// What an answer with status 429 says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limited {
+    /// Its text and code, if it has a text.
+    pub failure: Option<Failure>,
+    /// After how many seconds to try again.
+    pub retry_after: Option<u64>,
 }
 
 /// The data that an upstream socket is opened with: URL placeholders and request headers.

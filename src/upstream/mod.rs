@@ -52,7 +52,7 @@ pub use forwarded::{Forwarded, TooLarge};
 use gate::PendingRequest;
 pub use gate::{InFlightPermit, TaskPermit};
 use message::user_in_template;
-pub use message::{Message, QueueState, RelayError, SocketRequest};
+pub use message::{Limited, Message, QueueState, RelayError, SocketRequest};
 pub use plain_request::{PlainRequest, RequestEnd};
 pub use pool::{BalanceKey, Pool, ReplicaLoad};
 pub use reply::{Accepted, Reply, ReplyBroken, ReplyEvent, ReplySource};
@@ -99,7 +99,9 @@ impl Upstreams {
             // The connection of a WebSocket is never reused.
             let is_socket = matches!(upstream.config.kind, UpstreamKind::WebSocket(_));
             let max_idle = if is_socket { 0 } else { usize::MAX };
-            let client = http_client::new(tls, upstream.config.timeout, max_idle);
+            let replicas = upstream.config.urls().len();
+            let timeout = http_client::share_of_timeout(upstream.config.timeout, replicas);
+            let client = http_client::new(tls, timeout, max_idle);
             Some((name.clone(), client))
         };
         let clients = Arc::new(shared.iter().filter_map(client).collect());
@@ -235,7 +237,7 @@ impl Upstreams {
         {
             let metrics = &upstream.gate.metrics;
             metrics.request_not_sent(request.log_fields(), RequestOutcome::Rejected);
-            return Err(RelayError::Rejected(UNFIT_FOR_URL.to_owned()));
+            return Err(RelayError::rejected(UNFIT_FOR_URL));
         }
         let mut pending = upstream.gate.enter(request.log_fields(), request.sender)?;
         let (UpstreamKind::WebSocket(config), Some(client)) =
@@ -259,7 +261,7 @@ impl Upstreams {
                     continue;
                 }
                 Ok(Err((error, reason))) => Err(pending.refuse(error, &reason)),
-                Err(_) => Err(pending.refuse(RelayError::Unavailable, NO_RESPONSE)),
+                Err(_) => Err(pending.refuse(RelayError::TimedOut, NO_RESPONSE)),
             };
         }
     }
@@ -335,11 +337,11 @@ async fn relay_http(
     // A message whose values have no place in the URL or in the body is not a failure of the upstream.
     let not_sent = |text: String| {
         gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
-        RelayError::Rejected(text)
+        RelayError::rejected(text)
     };
     let urls = config.urls.iter().map(|url| http::url(url, message));
     let urls: Result<Vec<Uri>, _> = urls.collect();
-    let urls = urls.map_err(|_| not_sent(UNFIT_FOR_URL.to_owned()))?;
+    let urls = urls.map_err(|text| not_sent(text.to_owned()))?;
     let body = http::body(&config.request, message).map_err(not_sent)?;
     let mut pending = gate.enter(message.log_fields(), &message.sender)?;
     let deadline = deadline_after(upstream.config.timeout);
@@ -402,7 +404,7 @@ async fn enqueue(
             Ok(Accepted { task_id: message.task_id.clone(), reply: ReplySource::Worker, task })
         }
         Ok(Err((error, reason))) => Err(pending.refuse(error, &reason)),
-        Err(_) => Err(pending.refuse(RelayError::Unavailable, NO_RESPONSE)),
+        Err(_) => Err(pending.refuse(RelayError::TimedOut, NO_RESPONSE)),
     }
 }
 

@@ -99,7 +99,7 @@ impl PlainRequest<'_> {
         }
         let Some(circuit) = self.circuit.take() else { return };
         match end {
-            RequestEnd::Answered => circuit.succeeded(),
+            RequestEnd::Answered => circuit.succeeded(Instant::now()),
             RequestEnd::Unreachable => circuit.failed(None, now),
             RequestEnd::Failed => circuit.failed(Some(self.by.sender.clone()), now),
             RequestEnd::Unknown => {}

@@ -7,12 +7,14 @@ use bytes::Bytes;
 use hyper::header::HeaderValue;
 use tokio::time::{Instant, timeout_at};
 
-use super::dialect::{Conclusion, Outcome, ReplySummary, Translation, Untranslatable, detect};
+use super::dialect::{
+    Conclusion, Failure, Outcome, ReplySummary, Translation, Untranslatable, detect,
+};
 use super::event;
 use super::format::{Format, Frame, Rest};
 use super::gate::{InFlightPermit, TaskPermit};
 use super::{Message, deadline_after};
-use crate::config::{self, Publish};
+use crate::config::{self, Publish, StreamEnd};
 use crate::http_client::{BodyError, DecodedBody};
 use crate::protocol::{ChannelName, Dialect, EventName, strip_bom, with_task_id};
 use crate::sse::{self, EventTooLarge};
@@ -72,6 +74,10 @@ pub struct Reply {
     /// The part of the body that is not parsed yet: at most one read.
     input: Bytes,
     deadline: Instant,
+    /// How long nothing may come; `None` = until the deadline.
+    idle_timeout: Option<Duration>,
+    /// What completes the upstream's own events.
+    end: StreamEnd,
     /// Until when what may follow the proof of an end is waited for; `None` = there is no proof yet.
     lingers_until: Option<Instant>,
     is_ended: bool,
@@ -108,6 +114,8 @@ impl Reply {
             publish: config.publish,
             input: Bytes::new(),
             deadline: deadline_after(config.max_reply),
+            idle_timeout: config.stream_idle_timeout,
+            end: config.end,
             lingers_until: None,
             is_ended: false,
             has_begun: false,
@@ -150,10 +158,13 @@ impl Reply {
                 Err(EventTooLarge) => return self.end_with(ReplyEnd::TooLarge),
             }
             // The timeout below does not expire while the body always has more data ready.
-            if Instant::now() >= self.wait_until() {
+            let wait_until = self.wait_until();
+            if Instant::now() >= wait_until {
                 return self.time_is_over();
             }
-            match timeout_at(self.wait_until(), self.body.next()).await {
+            // Only the time counts in which the body is waited for.
+            let silent_at = self.idle_timeout.map_or(wait_until, deadline_after);
+            match timeout_at(wait_until.min(silent_at), self.body.next()).await {
                 Ok(Some(Ok(part))) => {
                     self.check_start(&part);
                     self.input = part;
@@ -167,6 +178,7 @@ impl Reply {
                     return self.end_with(ReplyEnd::Unreadable);
                 }
                 Ok(None) => return self.handle_eof(),
+                Err(_) if silent_at < wait_until => return self.end_with(ReplyEnd::Silent),
                 Err(_) => return self.time_is_over(),
             }
         }
@@ -254,7 +266,8 @@ impl Reply {
         {
             self.end_with(ReplyEnd::Failed);
             let json = with_task_id(&json, &self.task_id);
-            return ReplyEvent::End(Conclusion { json, outcome: Outcome::Failed });
+            let reason = Some(Failure::read(data).to_string());
+            return ReplyEvent::End(Conclusion { json, outcome: Outcome::Failed, reason });
         }
         ReplyEvent::Own(event::to_object(name, data))
     }
@@ -262,7 +275,10 @@ impl Reply {
     /// The stream says that nothing more will come, or there is nothing more.
     fn handle_end_of_stream(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
         match &self.content {
-            Content::Own | Content::Undecided => self.end_with(ReplyEnd::Complete),
+            Content::Own | Content::Undecided => self.end_with(match self.end {
+                StreamEnd::Body => ReplyEnd::Complete,
+                StreamEnd::Event => ReplyEnd::Lost,
+            }),
             Content::Dialect(translation) if translation.has_ended() => self.conclude(),
             Content::Dialect(_) => self.end_with(ReplyEnd::Lost),
         }
@@ -284,6 +300,10 @@ impl Reply {
             Outcome::Aborted => ReplyEnd::Aborted,
         });
         Some(Ok(ReplyEvent::End(conclusion)))
+    }
+
+    fn is_completed_by_body(&self) -> bool {
+        matches!(self.content, Content::Own) && self.end == StreamEnd::Body
     }
 
     fn wait_until(&self) -> Instant {
@@ -326,7 +346,7 @@ impl Reply {
             Rest::Cut => self.end_with(ReplyEnd::Lost),
             Rest::Frame(frame) => match self.take(&frame) {
                 Some(next) => {
-                    if !self.is_ended && matches!(self.content, Content::Own) {
+                    if !self.is_ended && self.is_completed_by_body() {
                         // This is the last event. The next call returns the end.
                         self.end_with(ReplyEnd::Complete);
                     }
@@ -361,6 +381,7 @@ impl Reply {
                 ReplyBroken::Refused("the reply has a content encoding that cannot be decoded")
             }
             ReplyEnd::TooLong => ReplyBroken::Refused("the reply took too long"),
+            ReplyEnd::Silent => ReplyBroken::Refused("the reply fell silent"),
         }))
     }
 }

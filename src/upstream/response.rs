@@ -3,16 +3,19 @@
 //! Invariant: a 2xx status means that the message was accepted, even if the body is invalid; otherwise the
 //! client would send it twice.
 
+use std::time::SystemTime;
+
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, LOCATION};
+use hyper::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
-use super::RelayError;
-use super::dialect::dialect_of_headers;
+use super::dialect::{Failure, dialect_of_headers};
+use super::event::is_json;
 use super::format::Format;
+use super::{Limited, RelayError};
 use crate::http_client::{BodyError, DecodedBody};
 use crate::protocol::{Dialect, MAX_TASK_ID_BYTES, strip_bom};
 use crate::sse;
@@ -20,9 +23,10 @@ use crate::telemetry::upstreams::UpstreamMetrics;
 
 /// The maximum length of a body that is not streamed.
 const MAX_BYTES: usize = 1024 * 1024;
+/// The longest time to wait that clients are told, in seconds.
+const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
 /// The header of AI SDK 4, whose `Content-Type` is `text/plain`.
 const DATA_STREAM: &str = "x-vercel-ai-data-stream";
-const MAX_ERROR_CHARS: usize = 500;
 /// The most of a redirect's target that is logged.
 const MAX_LOCATION_CHARS: usize = 200;
 const REJECTED: &str = "the service rejected the message";
@@ -91,19 +95,44 @@ pub(super) async fn read(
         };
     }
     let reason = describe_status(&response);
+    let retry_after = retry_after(response.headers());
+    if status.is_redirection() {
+        return RelayResponse::Refused(RelayError::Redirected, reason);
+    }
+    let failure = read_failure(response, deadline, metrics).await;
+    let reason = match &failure {
+        Some(failure) => format!("{reason}: {failure}"),
+        None => reason,
+    };
     let error = if status == StatusCode::TOO_MANY_REQUESTS {
-        RelayError::Busy
+        RelayError::Limited(Box::new(Limited { failure, retry_after }))
     } else if status.is_client_error() {
-        let body = read_object(response, deadline, metrics).await;
-        RelayError::Rejected(body.as_ref().and_then(error_text).unwrap_or(REJECTED.to_owned()))
+        match failure {
+            Some(failure) => RelayError::Rejected(Box::new(failure.or_text(REJECTED))),
+            None => RelayError::rejected(REJECTED),
+        }
     } else if is_retryable(status) {
-        RelayError::Unavailable
-    } else if status.is_redirection() {
-        RelayError::Redirected
+        retry_after.map_or(RelayError::Unavailable, RelayError::UnavailableFor)
     } else {
         RelayError::Failed
     };
     RelayResponse::Refused(error, reason)
+}
+
+/// Returns after how many seconds a request may be sent again (RFC 9110 section 10.2.3), at least one.
+fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let seconds = match value.parse::<f64>() {
+        // Some APIs write fractions.
+        Ok(seconds) if seconds.is_finite() && seconds >= 0.0 => seconds.ceil() as u64,
+        Ok(_) => return None,
+        Err(_) => {
+            let date = httpdate::parse_http_date(value).ok()?;
+            let wait = date.duration_since(SystemTime::now()).unwrap_or_default();
+            wait.as_secs() + 1
+        }
+    };
+    Some(seconds.clamp(1, MAX_RETRY_AFTER))
 }
 
 /// Returns the format of a streamed body; `None` = the body is not a stream. Some responses have no body
@@ -117,9 +146,7 @@ fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Form
     if dialect != Dialect::Events && response.headers().contains_key(DATA_STREAM) {
         return Some(Format::data_stream());
     }
-    let kind = response.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    let kind = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    match kind.to_ascii_lowercase().as_str() {
+    match media_type(response.headers()).as_str() {
         "text/event-stream" => Some(Format::sse()),
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
             Some(Format::ndjson())
@@ -138,9 +165,37 @@ async fn read_object(
     deadline: Instant,
     metrics: &UpstreamMetrics,
 ) -> Option<Map<String, Value>> {
+    let body = read_body(response, deadline, metrics).await?;
+    serde_json::from_slice(strip_bom(&body)).ok()
+}
+
+/// Reads why a request was refused; `None` = the body does not say so.
+async fn read_failure(
+    response: Response<Incoming>,
+    deadline: Instant,
+    metrics: &UpstreamMetrics,
+) -> Option<Failure> {
+    let kind = media_type(response.headers());
+    let body = read_body(response, deadline, metrics).await?;
+    let text = std::str::from_utf8(strip_bom(&body)).ok()?;
+    // Pages of servers in between are HTML, and say nothing to a chat's user.
+    match is_json(text) {
+        true => Failure::of_json(text),
+        false if kind == "text/plain" => Failure::of_text(text),
+        false => None,
+    }
+}
+
+/// Reads the body; `None` = it is too large, or it was not read completely by `deadline`.
+async fn read_body(
+    response: Response<Incoming>,
+    deadline: Instant,
+    metrics: &UpstreamMetrics,
+) -> Option<Vec<u8>> {
     let content_type = response.headers().get(CONTENT_TYPE).cloned();
+    let is_accepted = response.status().is_success();
     let (mut body, mut read) = (DecodedBody::new(response), Vec::new());
-    let mut is_checked = false;
+    let mut is_checked = !is_accepted;
     while let Some(part) = timeout_at(deadline, body.next()).await.ok()? {
         match part {
             Ok(part) if read.len() + part.len() <= MAX_BYTES => read.extend_from_slice(&part),
@@ -158,7 +213,13 @@ async fn read_object(
             metrics.content_type_mismatched(content_type.as_ref(), looks);
         }
     }
-    serde_json::from_slice(strip_bom(&read)).ok()
+    Some(read)
+}
+
+/// Returns the media type of a body in lower case, without its parameters; empty if there is none.
+fn media_type(headers: &HeaderMap) -> String {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// Returns the type of stream that a body begins like, though its `Content-Type` is another one.
@@ -180,11 +241,6 @@ fn task_id(object: &Map<String, Value>) -> Option<String> {
         Value::Number(id) if id.is_i64() || id.is_u64() => Some(id.to_string()),
         _ => None,
     }
-}
-
-fn error_text(object: &Map<String, Value>) -> Option<String> {
-    let text = ["error", "detail"].iter().find_map(|name| object.get(*name)?.as_str())?;
-    Some(text.chars().take(MAX_ERROR_CHARS).collect()).filter(|text: &String| !text.is_empty())
 }
 
 #[cfg(test)]

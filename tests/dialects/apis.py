@@ -20,12 +20,16 @@ RUN = (
     '{ threadId = "{channel}", runId = "run1", state = {}, messages = { field = "ag_ui_messages" }, tools = [], '
     "context = [], forwardedProps = {} }"
 )
-GRAPH = '{ assistant_id = "agent", input = { messages = { field = "messages" } }, on_disconnect = "cancel", stream_mode = ["MODE"] }'
+GRAPH = (
+    '{ assistant_id = "agent", input = { messages = { field = "messages" } }, if_not_exists = "create", '
+    'on_disconnect = "cancel", stream_mode = ["MODE"] }'
+)
+THREAD = "/threads/{conversation}/runs/stream"
 
 
 @dataclass
 class Api:
-    """`path` is that of the server; `{case}` in it is that of the page's path."""
+    """`path` is that of the server; `{case}` and `{conversation}` in it are those of the page's path."""
 
     name: str
     dialect: str
@@ -53,8 +57,8 @@ ALL = [
     Api("ag-ui-node", "ag-ui", "ag_ui", "/{case}", RUN),
     Api("ag-ui-pydantic", "ag-ui", "agents", "/pydantic-ag-ui", RUN),
     Api("langserve", "langgraph", "agents", "/langserve/stream", '{ input = { field = "input" } }'),
-    Api("langgraph-js", "langgraph", "langgraph_js", "/runs/stream", GRAPH.replace("MODE", "messages-tuple")),
-    Api("langgraph-js-partial", "langgraph", "langgraph_js", "/runs/stream", GRAPH.replace("MODE", "messages")),
-    Api("langgraph", "langgraph", "langgraph", "/runs/stream", GRAPH.replace("MODE", "messages-tuple")),
-    Api("langgraph-partial", "langgraph", "langgraph", "/runs/stream", GRAPH.replace("MODE", "messages")),
+    Api("langgraph-js", "langgraph", "langgraph_js", THREAD, GRAPH.replace("MODE", "messages-tuple")),
+    Api("langgraph-js-partial", "langgraph", "langgraph_js", THREAD, GRAPH.replace("MODE", "messages")),
+    Api("langgraph", "langgraph", "langgraph", THREAD, GRAPH.replace("MODE", "messages-tuple")),
+    Api("langgraph-partial", "langgraph", "langgraph", THREAD, GRAPH.replace("MODE", "messages")),
 ]

@@ -27,7 +27,8 @@ def call(state, **fields):
 
 def streamed_call(arguments=ROME):
     """A call whose arguments come in two pieces."""
-    return [call("start"), call("arguments", delta='{"city":'), call("arguments", delta='"Rome"}'), call("end", arguments=arguments)]
+    pieces = [call("arguments", delta=delta) for delta in ('{"city":', '"Rome"}')]
+    return [call("start"), *pieces, call("end", arguments=arguments)]
 
 
 def whole_call(arguments=ROME):
@@ -75,18 +76,25 @@ PYDANTIC = {
     "tool": [*streamed_call(), result("clear in Rome"), GRUESS, DICH, complete()],
     "error": [GRUESS, ERROR],
 }
+PYDANTIC_METADATA = native({"type": "message-metadata", "messageMetadata": {"pydantic_ai": {}}})
 GRAPH = {
     "text": [GRUESS, DICH, usage(), complete()],
     "tool": [*streamed_call(), result("clear in Rome", name="weather"), GRUESS, DICH, usage(), complete()],
     "error": [GRUESS, {**ERROR, "upstream_code": "Error"}],
 }
 
+ALL_COUNTS = usage(cached_input_tokens=0, cache_write_tokens=0, reasoning_tokens=1)
+
 EXPECTED = {
     "openai": OPENAI,
     "compatible": OPENAI,
     "responses": {
         **OPENAI,
-        "text": [HM, GRUESS, DICH, usage(cached_input_tokens=0, cache_write_tokens=0, reasoning_tokens=1), complete("stop", "completed")],
+        "text": [HM, GRUESS, DICH, ALL_COUNTS, complete("stop", "completed")],
+        "tool": [*streamed_call(), ALL_COUNTS, complete("tool_calls", "completed")],
+        "refusal": [refused("I can"), refused("not."), ALL_COUNTS, complete("refusal", "completed")],
+        "filter": [GRUESS, ALL_COUNTS, complete("refusal", "content_filter")],
+        "length": [GRUESS, ALL_COUNTS, complete("length", "max_output_tokens")],
         "failed": [GRUESS, {**ERROR, "upstream_code": "server_error"}],
     },
     "anthropic": {
@@ -94,7 +102,7 @@ EXPECTED = {
         "tool": [*streamed_call(), usage(cached_input_tokens=5), complete("tool_calls", "tool_use")],
         "refusal": [GRUESS, usage(cached_input_tokens=5), complete("refusal")],
         "length": [GRUESS, usage(cached_input_tokens=5), complete("length", "max_tokens")],
-        "error": [GRUESS, {**ERROR, "upstream_code": "overloaded_error"}],
+        "error": [GRUESS, usage(9, 1, cached_input_tokens=5), {**ERROR, "upstream_code": "overloaded_error"}],
         **BROKEN,
     },
     "gemini": {
@@ -103,7 +111,7 @@ EXPECTED = {
         "refusal": [{"event": "usage", "input_tokens": 9}, complete("refusal", "PROHIBITED_CONTENT")],
         "filter": [GRUESS, usage(reasoning_tokens=1), complete("refusal", "SAFETY")],
         "length": [GRUESS, usage(reasoning_tokens=1), complete("length", "MAX_TOKENS")],
-        "error": [GRUESS, {**ERROR, "upstream_code": "UNAVAILABLE"}],
+        "error": [GRUESS, usage(reasoning_tokens=1), {**ERROR, "upstream_code": "UNAVAILABLE"}],
         **BROKEN,
     },
     "ollama": {
@@ -142,7 +150,11 @@ EXPECTED = {
         "error": [GRUESS, ERROR],
         "cut": [GRUESS, LOST],
     },
-    "ai-sdk-pydantic": PYDANTIC,
+    "ai-sdk-pydantic": {
+        **PYDANTIC,
+        "text": [HM, GRUESS, DICH, PYDANTIC_METADATA, complete()],
+        "tool": [*streamed_call(), result("clear in Rome"), GRUESS, DICH, PYDANTIC_METADATA, complete()],
+    },
     "ag-ui": {
         **AG_UI,
         "text": [native({"type": "STEP_STARTED", "stepName": "answer"}), HM, GRUESS, DICH,
@@ -163,7 +175,7 @@ EXPECTED = {
     },
     "langserve": {
         "text": [GRUESS, DICH, complete()],
-        "error": [GRUESS, {"event": "error", "code": "task_failed", "error": "Internal Server Error", "upstream_code": "500"}],
+        "error": [GRUESS, {**ERROR, "error": "Internal Server Error", "upstream_code": "500"}],
     },
     "langgraph-js": GRAPH,
     "langgraph-js-partial": {**GRAPH, "tool": [*whole_call(), *GRAPH["tool"][4:]]},

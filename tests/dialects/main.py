@@ -4,7 +4,8 @@
 The programs of `servers/` answer with the types, encoders, helpers and servers of the vendors' own packages, and the
 official client libraries must accept them as servers (clients.py). The gateway stands in front of each (apis.py), and
 what it publishes for a normal reply, a tool call, a refusal, an error, a cut, and so on is compared with a table
-(cases.py). With words, only APIs whose name has one of them are asked.
+(cases.py). Web servers and frameworks are tried in the same way (frameworks.py), and the examples are run (examples.py).
+With words, only APIs, servers and frameworks whose name has one of them are asked.
 
 Packages from PyPI and npm are installed in CACHE, in the versions of requirements.txt and package.json.
 """
@@ -76,6 +77,7 @@ def main():
         os.execv(venv / "bin" / "python", [str(venv / "bin" / "python"), *sys.argv])
     # It needs the packages.
     import table
+    from frameworks import Frameworks
 
     node = cache / "dialects-node"
     chosen = [api for api in apis.ALL if not options.words or any(word in api.name for word in options.words)]
@@ -88,9 +90,11 @@ def main():
         try:
             servers = Servers(stack, Path(folder), node)
             began = time.monotonic()
+            frameworks = Frameworks(Path(folder), stack, node, options.words)
             servers.start(sorted({api.server for api in chosen} | {"models"}))
+            frameworks.start()
             print(f"The servers listen ({time.monotonic() - began:.1f} s)", flush=True)
-            failed = table.run(options.binary.resolve(), servers, chosen, stack)
+            failed = table.run(options.binary.resolve(), servers, chosen, frameworks, stack, node)
         except BaseException:
             print(stack.logs(), flush=True)
             raise

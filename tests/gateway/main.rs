@@ -56,6 +56,7 @@ mod relay_queue;
 mod relay_websocket;
 mod reload;
 mod replicas;
+mod reply_ends;
 mod request;
 mod resume;
 mod rig;

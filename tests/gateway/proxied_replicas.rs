@@ -3,9 +3,12 @@
 use std::net::{SocketAddr, TcpListener};
 
 use bytes::Bytes;
+use rustix::process::Signal;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-use super::rig::{Gateway, RawClient, Reply, Settings, Upstream, http, until};
+use super::rig::echo::Echo;
+use super::rig::{Client, Gateway, RawClient, Reply, Settings, Upstream, http, until};
 
 /// The address of a port at which nothing listens.
 fn closed_port() -> SocketAddr {
@@ -53,6 +56,37 @@ async fn a_request_goes_to_another_replica_if_nothing_was_sent() {
         let labels = [("upstream", way)];
         assert!(gateway.metric(name, &labels).await >= 1.0, "{way}");
     }
+}
+
+/// Regression test: the time limit of the request was over when that of the connection was.
+#[tokio::test]
+async fn a_replica_that_does_not_answer_to_a_connection_leaves_time_for_another() {
+    // The system drops further connections to a listener whose queue is full.
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let silent = socket.listen(1).unwrap();
+    let addr = silent.local_addr().unwrap();
+    let queued = [TcpStream::connect(addr).await.unwrap(), TcpStream::connect(addr).await.unwrap()];
+    for way in WAYS {
+        let app = Upstream::start(|_| Reply::status(204)).await;
+        let settings = settings(way, &[addr, app.addr()], "").also("proxy", "timeout = \"1s\"");
+        let gateway = Gateway::start(settings).await;
+        for method in ["POST", "GET", "POST"] {
+            assert_eq!(status(&gateway, method, "body".into()).await, 204, "{way} {method}");
+        }
+        let labels = [("upstream", way), ("replica", "0")];
+        assert!(gateway.metric("tidegate_upstream_replica_failures_total", &labels).await >= 1.0);
+    }
+    // A socket has the time limit of its upstream.
+    let echo = Echo::start().await;
+    let settings = settings("app", &[addr, echo.addr()], "timeout = \"1s\"");
+    let gateway = Gateway::start(settings).await;
+    for _ in 0..2 {
+        let mut client = Client::open(gateway.addr(), "/ws", &[]).await;
+        client.send_text("hello").await;
+        assert_eq!(client.next_text().await, "hello");
+    }
+    drop((silent, queued));
 }
 
 #[tokio::test]
@@ -142,6 +176,22 @@ async fn requests_go_to_the_replica_with_the_fewest() {
         release.send_replace(true);
         gateway.wait_for_metric(name, &labels, 0.0).await;
     }
+}
+
+#[tokio::test]
+async fn a_reload_changes_the_replicas() {
+    let (old, new) = (Upstream::accepting().await, Upstream::start(|_| Reply::status(204)).await);
+    let gateway = Gateway::start(settings("[proxy]", &[old.addr(), closed_port()], "")).await;
+    assert_eq!(status(&gateway, "GET", Bytes::new()).await, 202);
+    let text = std::fs::read_to_string(gateway.config_file()).unwrap();
+    let text = text.replace(&old.addr().to_string(), &new.addr().to_string());
+    std::fs::write(gateway.config_file(), text).unwrap();
+    gateway.signal(Signal::HUP);
+    gateway.wait_for_event("config_reloaded").await;
+    for method in ["GET", "POST"] {
+        assert_eq!(status(&gateway, method, "body".into()).await, 204);
+    }
+    assert_eq!(old.requests().len(), 1);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
-use super::rig::upstream::Recorded;
+use super::rig::upstream::{Recorded, in_turn};
 use super::rig::{API_KEY, Client, Gateway, Reply, Settings, Upstream, http, until};
 
 const PATH: &str = "/ws/chat/42/";
@@ -18,16 +18,6 @@ const PATH: &str = "/ws/chat/42/";
 fn settings(upstream: &Upstream, more: &str) -> Settings {
     let url = upstream.url("/chat/{conversation_id}");
     Settings::chat(&url).upstream("worker", &format!("kind = \"http\"\nurl = {url:?}\n{more}"))
-}
-
-/// Answers requests with these replies in order, then with 202.
-fn in_turn(
-    replies: impl IntoIterator<Item = Reply>,
-) -> impl Fn(&Recorded) -> Reply + Clone + Send + Sync + 'static {
-    let mut replies: Vec<Reply> = replies.into_iter().collect();
-    replies.reverse();
-    let replies = Arc::new(Mutex::new(replies));
-    move |_| replies.lock().unwrap().pop().unwrap_or_else(|| Reply::status(202))
 }
 
 async fn send_message(client: &mut Client, text: &str) -> Value {
@@ -389,7 +379,7 @@ async fn a_refusal_of_the_upstream_is_passed_on_with_its_text() {
         ("upstream_rejected", "no more credits"),
         ("upstream_rejected", "not yours"),
         ("upstream_rejected", "the service rejected the message"),
-        ("busy", "the service is busy; try again"),
+        ("busy", "slow down"),
     ] {
         let answer = send_message(&mut client, "hi").await;
         assert_eq!((&answer["code"], &answer["error"]), (&json!(code), &json!(text)));

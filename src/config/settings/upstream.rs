@@ -63,6 +63,11 @@ pub struct HttpUpstream {
     pub request: HttpRequest,
     /// The longest time that a streamed reply may last.
     pub max_reply: Duration,
+    /// How long nothing may come of a streamed reply; `None` = as long as it lasts. Anything is a sign of life, such as a
+    /// comment.
+    pub stream_idle_timeout: Option<Duration>,
+    /// What completes a streamed reply of the upstream's own events.
+    pub end: StreamEnd,
     /// What happens to a streamed reply when its client disconnects.
     pub on_disconnect: OnDisconnect,
     /// The format of streamed replies.
@@ -74,6 +79,16 @@ pub struct HttpUpstream {
     pub retries: u32,
     /// The secret that bodies are signed with; `None` = not signed.
     pub signing_secret: Option<Secret>,
+}
+
+/// What completes a streamed reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StreamEnd {
+    /// The regular end of the body, if no terminal event came before.
+    Body,
+    /// A terminal event of the route, or `[DONE]`; a body that ends without it is lost. Some proxies end a body regularly
+    /// whose server has died.
+    Event,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

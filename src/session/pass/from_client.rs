@@ -3,11 +3,12 @@
 use std::rc::Rc;
 use std::task::Context;
 
-use super::relay::Relay;
+use super::relay::{Fault, Relay};
+use super::undecided::Held;
 use crate::limits::Verdict;
 use crate::protocol::CloseReason;
 use crate::session::Session;
-use crate::socket::frame::{self, Opcode};
+use crate::socket::frame::Opcode;
 use crate::socket::{DataFrame, ScanFault, Scanned, parse_close};
 use crate::telemetry;
 use crate::telemetry::messages::{FrameKind, LocalLimit, TooBigFrom};
@@ -16,13 +17,15 @@ use crate::telemetry::messages::{FrameKind, LocalLimit, TooBigFrom};
 const SMALL_FRAGMENT: u64 = 64;
 
 impl Relay {
-    /// Forwards what the client sent.
-    pub(super) fn client_bytes(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) {
+    /// Forwards what the client sent, up to a message whose user has to be asked for first.
+    pub(super) fn client_bytes(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) -> Option<Held> {
         let session = Rc::clone(&self.session);
         let socket = &session.socket;
         if self.fault.is_some() || !(socket.is_open() || socket.awaits_close()) {
-            return socket.count_discarded(bytes.len());
+            socket.count_discarded(bytes.len());
+            return None;
         }
+        let has_user_limit = session.has_user_limit();
         let max_message = session.client.route.borrow().max_message_bytes;
         // What is still to be forwarded, up to what is scanned.
         let (mut from, mut at) = (0, 0);
@@ -33,12 +36,17 @@ impl Relay {
                     at += length;
                     if let Some(frame) = begins {
                         session.count_frame(&frame);
+                        if has_user_limit && frame.is_first && socket.is_open() {
+                            self.send_upstream(cx, &bytes[from..before]);
+                            return Some(Held { start: before, length });
+                        }
                     }
                 }
                 Ok(Scanned::Control { opcode: Opcode::Close, length, payload }) => {
                     self.send_upstream(cx, &bytes[from..before]);
                     let close = &bytes[before..before + length];
-                    return self.client_close(cx, close, payload.as_ref());
+                    self.client_close(cx, close, payload.as_ref());
+                    return None;
                 }
                 Ok(Scanned::Control { opcode, length, payload }) => {
                     at += length;
@@ -50,11 +58,13 @@ impl Relay {
                 }
                 Ok(Scanned::Partial) => {
                     self.send_upstream(cx, &bytes[from..at]);
-                    return self.from_client.keep(&bytes[at..]);
+                    self.from_client.keep(&bytes[at..]);
+                    return None;
                 }
                 Err(fault) => {
                     self.send_upstream(cx, &bytes[from..at]);
-                    return self.client_fault(cx, fault, max_message);
+                    self.client_fault(fault, max_message);
+                    return None;
                 }
             }
             if !socket.is_open() {
@@ -62,7 +72,8 @@ impl Relay {
                 self.send_upstream(cx, &bytes[from..before.max(from)]);
                 from = at;
                 if !socket.awaits_close() {
-                    return socket.count_discarded(bytes.len() - at);
+                    socket.count_discarded(bytes.len() - at);
+                    return None;
                 }
                 socket.count_late_frame();
             }
@@ -70,7 +81,7 @@ impl Relay {
     }
 
     /// Sends frames of a client that is not closed.
-    fn send_upstream(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+    pub(super) fn send_upstream(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
         let is_closing = self.session.socket.awaits_close();
         if let Some(upstream) = self.upstream.as_mut().filter(|_| !is_closing) {
             upstream.send(cx, bytes);
@@ -82,7 +93,7 @@ impl Relay {
         let session = Rc::clone(&self.session);
         let parsed = match parse_close(payload) {
             Ok(parsed) => parsed,
-            Err(reason) => return self.refuse_client(cx, reason, reason.text()),
+            Err(reason) => return self.refuse_client(reason, reason.text()),
         };
         let was_open = session.socket.is_open();
         session.socket.client_closed(parsed);
@@ -96,11 +107,11 @@ impl Relay {
         }
     }
 
-    fn client_fault(&mut self, cx: &mut Context<'_>, fault: ScanFault, max_message: usize) {
+    fn client_fault(&mut self, fault: ScanFault, max_message: usize) {
         match fault {
             ScanFault::Protocol => {
                 let reason = CloseReason::ProtocolError;
-                self.refuse_client(cx, reason, reason.text());
+                self.refuse_client(reason, reason.text());
             }
             ScanFault::TooBig(bytes) => {
                 let fields = self.session.log_fields();
@@ -111,31 +122,33 @@ impl Relay {
                     max_message,
                 );
                 let text = format!("{bytes} bytes are over max_message_bytes ({max_message})");
-                self.refuse_client(cx, CloseReason::MessageTooBig, &text);
+                self.refuse_client(CloseReason::MessageTooBig, &text);
             }
         }
     }
 
     /// Reads nothing more of the client, and closes it once the upstream has answered what came before.
-    fn refuse_client(&mut self, cx: &mut Context<'_>, reason: CloseReason, text: &str) {
+    fn refuse_client(&mut self, reason: CloseReason, text: &str) {
         let session = Rc::clone(&self.session);
         if !session.socket.is_open() {
             return session.socket.client_closed(None);
         }
         session.socket.set_fault(reason);
-        self.fault = Some((reason, text.into()));
-        match &mut self.upstream {
-            Some(upstream) => {
-                upstream.send(cx, &frame::masked_close(reason.code(), text));
-                upstream.is_told_to_close = true;
-                self.await_answer();
-            }
-            None => session.socket.close_over(reason, text),
+        if self.upstream.is_none() {
+            return session.socket.close_over(reason, text);
         }
+        self.fault = Some(Box::new(Fault::new(reason, text)));
+        self.await_quiet();
     }
 }
 
 impl Session {
+    /// Whether the messages of this client count against a limit of its user, which all nodes share.
+    fn has_user_limit(&self) -> bool {
+        self.client.user_id.is_some()
+            && self.client.route.borrow().limits.messages_per_user.is_some()
+    }
+
     /// Counts a frame of the client, and closes a client that sends too many.
     fn count_frame(&self, frame: &DataFrame) {
         if !(frame.is_first && frame.is_last) && frame.length < SMALL_FRAGMENT {

@@ -17,6 +17,9 @@ impl Relay {
         let session = Rc::clone(&self.session);
         let socket = &session.socket;
         let max_message = session.client.route.borrow().max_message_bytes;
+        if self.upstream.as_ref().is_some_and(|upstream| !upstream.is_told_to_close) {
+            self.await_quiet();
+        }
         let mut at = 0;
         loop {
             let Some(upstream) = &mut self.upstream else { return };
@@ -54,8 +57,8 @@ impl Relay {
         if let Some(upstream) = &mut self.upstream {
             upstream.has_closed = true;
         }
-        if let Some((reason, text)) = self.fault.take() {
-            socket.close_over(reason, &text);
+        if let Some(fault) = self.fault.take() {
+            socket.close_over(fault.reason, &fault.text);
             return self.let_upstream_end();
         }
         let is_answer = !socket.is_open();
@@ -119,8 +122,8 @@ impl Relay {
     fn after_upstream(&mut self, otherwise: impl FnOnce(&mut Self)) {
         let session = Rc::clone(&self.session);
         let socket = &session.socket;
-        if let Some((reason, text)) = self.fault.take() {
-            socket.close_over(reason, &text);
+        if let Some(fault) = self.fault.take() {
+            socket.close_over(fault.reason, &fault.text);
         } else if socket.is_open() || socket.has_waiting_close() {
             otherwise(self);
         } else if !socket.awaits_close() {

@@ -7,6 +7,7 @@ mod closing;
 mod from_client;
 mod from_upstream;
 mod relay;
+mod undecided;
 mod upstream_side;
 
 use std::panic::AssertUnwindSafe;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, Sleep};
 
 use super::closing;
+use super::undecided::{Held, Undecided};
 use super::upstream_side::UpstreamSide;
 use crate::protocol::CloseReason;
 use crate::session::Session;
@@ -27,8 +28,12 @@ const READS_PER_POLL: usize = 8;
 /// How long the upstream may take to answer a client's close frame. Then the gateway answers it.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long the upstream may take to answer what came before a client's fault.
+/// How long the upstream may take to answer what came before a client's fault, and then to answer the close frame.
 const FAULT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// An upstream that has sent nothing for this long has answered what came before a client's fault. Many servers answer
+/// nothing any more once they have read a close frame.
+const QUIET_TIME: Duration = Duration::from_millis(100);
 
 thread_local! {
     /// In front of what is read, there is room for what an earlier read has left.
@@ -48,6 +53,19 @@ enum Asked {
     Ended,
 }
 
+/// What a client did wrong.
+pub(super) struct Fault {
+    pub reason: CloseReason,
+    pub text: Box<str>,
+    since: Instant,
+}
+
+impl Fault {
+    pub fn new(reason: CloseReason, text: &str) -> Self {
+        Self { reason, text: text.into(), since: Instant::now() }
+    }
+}
+
 /// One connection: a client and its upstream.
 pub(super) struct Relay {
     pub session: Rc<Session>,
@@ -57,7 +75,9 @@ pub(super) struct Relay {
     /// Bytes that came behind the client's handshake.
     early: Vec<u8>,
     /// What the client did wrong. It is closed for it when the upstream has answered what came before.
-    pub(super) fault: Option<(CloseReason, Box<str>)>,
+    pub(super) fault: Option<Box<Fault>>,
+    /// A message of the client that may have to stay, with what came behind it.
+    undecided: Option<Box<Undecided>>,
     /// Only while somebody is waited for.
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -70,6 +90,7 @@ impl Relay {
             from_client: FrameScanner::of_client(),
             early,
             fault: None,
+            undecided: None,
             timer: None,
         }
     }
@@ -85,14 +106,17 @@ impl Relay {
                 return self.end();
             }
             if !early.is_empty() {
-                self.client_bytes(cx, &mut early);
+                let held = self.client_bytes(cx, &mut early);
+                self.hold(held, &early);
                 early = Vec::new();
             }
             self.follow_close();
             if upstream != Asked::InVain {
                 upstream = self.poll_upstream(cx);
             }
-            if client != Asked::InVain {
+            if self.undecided.is_some() {
+                client = self.poll_undecided(cx);
+            } else if client != Asked::InVain {
                 client = self.poll_client(cx);
             }
             let is_timer_due = self.poll_timer(cx);
@@ -162,15 +186,56 @@ impl Relay {
             Poll::Ready(0) => Asked::Ended,
             Poll::Ready(length) => {
                 let start = MAX_KEPT - self.from_client.restore(&mut buffer[..MAX_KEPT]);
-                self.client_bytes(cx, &mut buffer[start..MAX_KEPT + length]);
+                let bytes = &mut buffer[start..MAX_KEPT + length];
+                let held = self.client_bytes(cx, bytes);
+                self.hold(held, bytes);
                 Asked::Answered
             }
         })
     }
 
+    /// Keeps a message until its user's limit has let it pass. Nothing more of the client is read before.
+    fn hold(&mut self, held: Option<Held>, bytes: &[u8]) {
+        if let Some(held) = held {
+            let undecided = Undecided::new(&self.session, held, bytes.to_vec());
+            self.undecided = Some(Box::new(undecided));
+        }
+    }
+
+    /// Forwards the message that was held, if it may pass, and what came behind it.
+    fn poll_undecided(&mut self, cx: &mut Context<'_>) -> Asked {
+        let socket = &self.session.socket;
+        let Some(undecided) = &mut self.undecided else { return Asked::NotYet };
+        socket.set_reading_paused(true);
+        self.session.waiting_bytes.set(undecided.len());
+        if undecided.poll_verdict(cx).is_pending() {
+            return Asked::NotYet;
+        }
+        let Some(mut undecided) = self.undecided.take() else { return Asked::NotYet };
+        socket.set_reading_paused(false);
+        let (message, rest) = undecided.split();
+        // A message that may not pass has closed its client.
+        if socket.is_open() {
+            self.send_upstream(cx, message);
+        }
+        let held = self.client_bytes(cx, rest);
+        if let Some(held) = held {
+            undecided.hold_next(&self.session, held);
+            self.undecided = Some(undecided);
+        }
+        Asked::Answered
+    }
+
     /// Starts to wait, unless something is waited for already.
     fn start_timer(&mut self, time: Duration) {
         self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(time)));
+    }
+
+    /// The upstream's answers to what came before the client's fault are waited for, until there are no more.
+    pub(super) fn await_quiet(&mut self) {
+        let Some(fault) = &self.fault else { return };
+        let due = (Instant::now() + QUIET_TIME).min(fault.since + FAULT_TIMEOUT);
+        self.timer = Some(Box::pin(tokio::time::sleep_until(due)));
     }
 
     /// The upstream's answer to the client's close frame or fault is waited for.
@@ -186,9 +251,13 @@ impl Relay {
             return false;
         }
         self.timer = None;
-        let Some(upstream) = &self.upstream else { return false };
+        let Some(upstream) = &mut self.upstream else { return false };
         let socket = &self.session.socket;
-        if self.fault.is_some() || !socket.is_open() {
+        if let Some(fault) = self.fault.as_ref().filter(|_| !upstream.is_told_to_close) {
+            upstream.send(cx, &frame::masked_close(fault.reason.code(), &fault.text));
+            upstream.is_told_to_close = true;
+            self.await_answer();
+        } else if self.fault.is_some() || !socket.is_open() {
             self.upstream_gave_up();
         } else if upstream.waiting_bytes() > 0 {
             let stalled = upstream.last_progress.elapsed();
@@ -226,6 +295,9 @@ impl Relay {
 
     /// The close frame for the upstream of a connection that the gateway ends.
     fn close_frame(&self) -> Option<Bytes> {
+        if let Some(fault) = &self.fault {
+            return Some(frame::masked_close(fault.reason.code(), &fault.text));
+        }
         let socket = &self.session.socket;
         let code = match socket.end()? {
             ConnectionEnd::ByGateway(reason) => reason.code(),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use metrics::{Counter, Histogram, SharedString};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::definitions::{ROUTE, buckets, metrics, words};
 use super::delivery::{PUBLICATIONS, PublicationOutcome};
@@ -166,11 +166,12 @@ impl ReplyMetrics {
         );
     }
 
-    /// The reply to the message that was received at `received_at` has ended.
+    /// The reply to the message that was received at `received_at` has ended. `reason` says more than its outcome.
     pub fn ended(
         &self,
         channel: &ChannelName,
         end: GenerationEnd,
+        reason: Option<&str>,
         received_at: Instant,
         task_id: &str,
     ) {
@@ -179,7 +180,17 @@ impl ReplyMetrics {
         duration.record(received_at.elapsed());
         let (route, outcome) = (&*self.route, end.label());
         let channel = channel.as_str();
-        debug!(event = "generation_ended", channel, route, outcome, task_id, "a reply has ended");
+        if end == GenerationEnd::Completed {
+            debug!(
+                event = "generation_ended",
+                channel, route, outcome, task_id, "a reply has ended"
+            );
+        } else {
+            info!(
+                event = "generation_ended",
+                channel, route, outcome, reason, task_id, "a reply has ended"
+            );
+        }
     }
 }
 

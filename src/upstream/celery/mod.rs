@@ -95,11 +95,11 @@ impl Celery {
     /// Writes `message` as a task. `Err` tells the client why that is not possible.
     pub fn compose(config: &CeleryUpstream, message: &Message) -> Result<Element, RelayError> {
         let task = config.task(message.channel.as_str());
-        let kwargs = template::fill_object(&task.kwargs, message).map_err(RelayError::Rejected)?;
+        let kwargs = template::fill_object(&task.kwargs, message).map_err(RelayError::rejected)?;
         let traceparent = message.trace.of_own_span();
         let now = clock::since_unix_epoch();
         let json = envelope::task(task, &message.task_id, &kwargs, traceparent, now)
-            .map_err(RelayError::Rejected)?;
+            .map_err(RelayError::rejected)?;
         let tracked = config.track.as_ref().map(|track| TrackedTask::new(track, message));
         Ok(Element { key: list_key(config, task), json, tracked })
     }

@@ -30,7 +30,7 @@ fn a_circuit_opens_only_after_failures_within_the_window() {
     }
     assert!(acquire(&circuit, at(22)).is_some());
     fail(&circuit, at(23));
-    acquire(&circuit, at(23)).expect("closed").succeeded();
+    acquire(&circuit, at(23)).expect("closed").succeeded(at(23));
     fail(&circuit, at(24));
     assert!(acquire(&circuit, at(24)).is_none());
     assert!(acquire(&circuit, at(28)).is_none());
@@ -58,11 +58,11 @@ fn a_single_probe_decides() {
     fail(&circuit, start);
     let probe = acquire(&circuit, start + OPEN).expect("probe");
     assert!(acquire(&circuit, start + OPEN).is_none(), "one probe at a time");
-    late.succeeded();
+    late.succeeded(start);
     assert!(acquire(&circuit, start + OPEN).is_none(), "only the probe closes it");
     probe.failed(None, start + OPEN);
     assert!(acquire(&circuit, start + OPEN).is_none(), "open again");
-    acquire(&circuit, start + OPEN * 2).expect("probe").succeeded();
+    acquire(&circuit, start + OPEN * 2).expect("probe").succeeded(start + OPEN * 2);
     let both = (acquire(&circuit, start + OPEN * 2), acquire(&circuit, start + OPEN * 2));
     assert!(both.0.is_some() && both.1.is_some());
 }
@@ -85,7 +85,7 @@ fn a_sender_whose_probe_failed_does_not_keep_the_circuit_open() {
     // The upstream works again, except at what Eve sends.
     probe(&eve, start + OPEN).expect("probe").failed(Some(eve.clone()), start + OPEN);
     assert!(probe(&eve, start + OPEN * 2).is_none(), "the others go first");
-    probe(&ana, start + OPEN * 2).expect("probe").succeeded();
+    probe(&ana, start + OPEN * 2).expect("probe").succeeded(start + OPEN * 2);
     assert!(probe(&eve, start + OPEN * 2).is_some(), "closed");
 }
 
@@ -96,4 +96,44 @@ fn a_lone_sender_gets_another_probe() {
     fail(&circuit, start);
     circuit.try_acquire(&ana, start + OPEN).expect("probe").failed(Some(ana.clone()), start + OPEN);
     assert!(circuit.try_acquire(&ana, start + OPEN * 3).is_some());
+}
+
+#[test]
+fn slow_requests_open_the_circuit_only_if_they_are_most() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let time_out = |circuit: &Circuit, sender: &str, now| {
+        acquire(circuit, now).expect("closed").timed_out(user(sender), now);
+    };
+    let answer = |circuit: &Circuit, now| acquire(circuit, now).expect("closed").succeeded(now);
+
+    let mixed = circuit(3);
+    for number in 0..20 {
+        answer(&mixed, at(number / 10));
+        answer(&mixed, at(number / 10));
+        time_out(&mixed, &number.to_string(), at(number / 10));
+    }
+    assert!(acquire(&mixed, at(2)).is_some(), "two of three requests are answered");
+    // What was answered long ago does not count.
+    for number in 0..3 {
+        time_out(&mixed, &number.to_string(), at(100));
+    }
+    assert!(acquire(&mixed, at(100)).is_none());
+
+    let slow = circuit(3);
+    answer(&slow, at(0));
+    for number in 0..3 {
+        time_out(&slow, &number.to_string(), at(0));
+    }
+    assert!(acquire(&slow, at(0)).is_none(), "most are not answered");
+
+    let broken = circuit(3);
+    for number in 0..20 {
+        answer(&broken, at(0));
+        time_out(&broken, &number.to_string(), at(0));
+    }
+    for sender in ["ana", "ben", "cid"] {
+        acquire(&broken, at(1)).expect("closed").failed(Some(user(sender)), at(1));
+    }
+    assert!(acquire(&broken, at(1)).is_none(), "other failures count as they are");
 }

@@ -137,7 +137,7 @@ pub(super) enum End<'a> {
 }
 
 /// What the upstream says of its failure.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Failure {
     pub code: Option<String>,
     pub text: String,

@@ -15,6 +15,7 @@ mod choices;
 mod detection;
 mod escaped;
 mod failure;
+mod faults;
 mod gemini;
 mod item;
 mod langchain;

@@ -46,6 +46,8 @@ pub struct Conclusion {
     /// The terminal event.
     pub json: Bytes,
     pub outcome: Outcome,
+    /// What the upstream says of its failure, for the log.
+    pub reason: Option<String>,
 }
 
 /// Translates one reply.
@@ -204,17 +206,18 @@ impl Translation {
             End::Completed { reason, raw } => {
                 state.summary.finish_reason = Some(reason);
                 let json = state.writer.complete(reason, raw.as_str());
-                Conclusion { json, outcome: Outcome::Completed }
+                Conclusion { json, outcome: Outcome::Completed, reason: None }
             }
-            End::Failed(Failure { code, text }) => {
-                let event = ErrorEvent::new(ErrorCode::TaskFailed, &text)
-                    .upstream_code(code.as_deref())
+            End::Failed(failure) => {
+                let event = ErrorEvent::new(ErrorCode::TaskFailed, &failure.text)
+                    .upstream_code(failure.code.as_deref())
                     .task_id(&state.task_id);
-                Conclusion { json: event.to_json().into(), outcome: Outcome::Failed }
+                let json = event.to_json().into();
+                Conclusion { json, outcome: Outcome::Failed, reason: Some(failure.to_string()) }
             }
             End::Aborted => {
                 let json = crate::protocol::cancelled(&state.task_id).into();
-                Conclusion { json, outcome: Outcome::Aborted }
+                Conclusion { json, outcome: Outcome::Aborted, reason: None }
             }
         }
     }
@@ -333,6 +336,8 @@ impl State {
     }
 
     fn publish_native(&mut self, name: &str, data: &str) -> Result<(), Untranslatable> {
+        // Some events are only a name.
+        let data = if data.is_empty() { "null" } else { data };
         // It may be nested more deeply than clients can read.
         let json = json_text(data).ok_or(Untranslatable::NotJson)?;
         self.publications.push_back(self.writer.native(name, &json));

@@ -73,7 +73,7 @@ fn named_errors_say_what_went_wrong() {
             "null",
             r#"{"event":"error","error":"the service failed while it replied","code":"task_failed"}"#,
         ),
-        ("[1]", r#"{"event":"error","error":"[1]","code":"task_failed"}"#),
+        ("[1]", r#"{"event":"error","error":"1","code":"task_failed"}"#),
         (
             "{}",
             r#"{"event":"error","error":"the service failed while it replied","code":"task_failed"}"#,

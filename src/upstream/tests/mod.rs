@@ -41,6 +41,8 @@ fn http_to(url: &str) -> config::HttpUpstream {
         urls: vec![Template::parse(url).unwrap()],
         request: config::HttpRequest::default(),
         max_reply: LONG,
+        stream_idle_timeout: None,
+        end: config::StreamEnd::Body,
         on_disconnect: config::OnDisconnect::Continue,
         dialect: Dialect::Events,
         publish: config::Publish::Events,

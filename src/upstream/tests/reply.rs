@@ -66,6 +66,61 @@ async fn ndjson_with_and_without_its_last_line_feed() {
 }
 
 #[tokio::test]
+async fn with_end_event_the_end_of_the_body_completes_nothing() {
+    let read_with_event_end = |script: Script| async {
+        let server = Server::start([script]).await;
+        let http = config::HttpUpstream { end: config::StreamEnd::Event, ..http_to(&server.url()) };
+        let upstreams = upstreams(upstream(UpstreamKind::Http(http)));
+        let taken = upstreams.relay(UPSTREAM, &message()).await.unwrap();
+        read(&mut taken.reply.into_stream().expect("a reply")).await
+    };
+    let first = events(&[r#"{"event":"chunk","chunk":1}"#]);
+    for whole in ["data: 1\n\n", "data: 1\n", "data: 1"] {
+        let script = Script::stream(SSE, &[whole.as_bytes()]);
+        let lost = (first.clone(), Some(ReplyBroken::Lost));
+        assert_eq!(read_with_event_end(script).await, lost, "{whole:?}");
+    }
+    let done = Script::stream(SSE, &[b"data: 1\n\ndata: [DONE]\n\n"]);
+    assert_eq!(read_with_event_end(done).await, (first.clone(), None));
+    let lines = Script::stream(NDJSON, &[b"1\n"]);
+    assert_eq!(read_with_event_end(lines).await, (first, Some(ReplyBroken::Lost)));
+}
+
+async fn reply_with_idle_timeout(script: Script, idle_timeout: Duration) -> Reply {
+    let server = Server::start([script]).await;
+    let http =
+        config::HttpUpstream { stream_idle_timeout: Some(idle_timeout), ..http_to(&server.url()) };
+    let upstreams = upstreams(upstream(UpstreamKind::Http(http)));
+    let taken = upstreams.relay(UPSTREAM, &message()).await.unwrap();
+    taken.reply.into_stream().expect("a reply")
+}
+
+#[tokio::test]
+async fn a_silent_reply_is_broken() {
+    let idle_timeout = Duration::from_millis(100);
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    let script = Script::hanging(format!("{head}data: 1\n\ndata: 2\n\n"));
+    let mut reply = reply_with_idle_timeout(script, idle_timeout).await;
+    assert!(reply.next().await.is_some_and(|event| event.is_ok()));
+    // The time that the gateway takes to pass an event on is not the upstream's silence.
+    tokio::time::sleep(idle_timeout * 2).await;
+    let silent = ReplyBroken::Refused("the reply fell silent");
+    let second = events(&[r#"{"event":"chunk","chunk":2}"#]);
+    assert_eq!(read(&mut reply).await, (second, Some(silent)));
+}
+
+#[tokio::test]
+async fn comments_are_signs_of_life() {
+    let idle_timeout = Duration::from_secs(2);
+    let comments = [b": ping\n\n".as_slice(); 12];
+    let script = Script::stream(SSE, &[&comments[..], &[b"data: 1\n\n"]].concat());
+    let script = Script { pause: Duration::from_millis(250), ..script };
+    let mut reply = reply_with_idle_timeout(script, idle_timeout).await;
+    let only = events(&[r#"{"event":"chunk","chunk":1}"#]);
+    assert_eq!(read(&mut reply).await, (only, None));
+}
+
+#[tokio::test]
 async fn a_reply_is_lost_when_its_upstream_dies() {
     let first = events(&[r#"{"event":"chunk","chunk":1}"#]);
     for script in [
@@ -203,5 +258,5 @@ async fn compressed_answers_are_decoded() {
     };
     assert_eq!(relay("202 Accepted", r#"{"task_id":"theirs"}"#).await.unwrap().task_id, "theirs");
     let rejected = relay("422 No", r#"{"error":"no room"}"#).await.unwrap_err();
-    assert_eq!(rejected, RelayError::Rejected("no room".to_owned()));
+    assert_eq!(rejected, RelayError::rejected("no room"));
 }

@@ -1,6 +1,7 @@
 //! An HTTP server that sends scripted bytes and records its requests.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,11 +30,13 @@ pub struct Script {
     pub pieces: Vec<Vec<u8>>,
     /// Whether the server stays silent until the peer closes, instead of closing itself.
     pub hangs: bool,
+    /// The time between two pieces.
+    pub pause: Duration,
 }
 
 impl Script {
     pub fn closing(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { pieces: vec![bytes.into()], hangs: false }
+        Self { pieces: vec![bytes.into()], hangs: false, pause: Duration::ZERO }
     }
 
     pub fn hanging(bytes: impl Into<Vec<u8>>) -> Self {
@@ -63,7 +66,7 @@ impl Script {
         for chunk in chunks {
             pieces.push([format!("{:x}\r\n", chunk.len()).as_bytes(), chunk, b"\r\n"].concat());
         }
-        Self { pieces, hangs: false }
+        Self { pieces, hangs: false, pause: Duration::ZERO }
     }
 }
 
@@ -140,7 +143,10 @@ async fn serve(
         if stream.write_all(piece).await.is_err() {
             return;
         }
-        tokio::task::yield_now().await;
+        match script.pause.is_zero() {
+            true => tokio::task::yield_now().await,
+            false => tokio::time::sleep(script.pause).await,
+        }
     }
     if script.hangs {
         // The peer ends or resets the connection.

@@ -343,7 +343,7 @@ async fn responses_that_open_no_socket() {
         (Script::answer("429 Slower", "text/plain", ""), RelayError::Busy),
         (
             Script::answer("403 Forbidden", "text/plain", ""),
-            RelayError::Rejected("the service refused the connection".to_owned()),
+            RelayError::rejected("the service refused the connection"),
         ),
         (Script::answer("500 No", "text/plain", ""), RelayError::Failed),
         (upgrading(""), RelayError::Malformed),
@@ -356,5 +356,5 @@ async fn responses_that_open_no_socket() {
     let server = Server::start([Script::hanging("")]).await;
     let mut config = socket_to(server.port);
     config.timeout = Duration::from_millis(100);
-    assert_eq!(open(config).await.err(), Some(RelayError::Unavailable));
+    assert_eq!(open(config).await.err(), Some(RelayError::TimedOut));
 }

@@ -107,7 +107,7 @@ fn refusal<B>(answer: &Response<B>) -> NotOpened {
     let error = if status == StatusCode::TOO_MANY_REQUESTS {
         RelayError::Busy
     } else if status.is_client_error() {
-        RelayError::Rejected("the service refused the connection".to_owned())
+        RelayError::rejected("the service refused the connection")
     } else if response::is_retryable(status) {
         RelayError::Unavailable
     } else if status.is_redirection() {

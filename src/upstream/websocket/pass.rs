@@ -77,13 +77,13 @@ pub(in crate::upstream) async fn pass(
         let upgrade = match upgrade_request(&urls[pending.replica()], request, handshake, &key) {
             Ok(upgrade) => upgrade,
             Err(reason) => {
-                pending.refuse(RelayError::Rejected(reason.clone()), &reason);
+                pending.refuse(RelayError::rejected(reason.clone()), &reason);
                 return Err(PassRefusal::UnfitForUrl);
             }
         };
         match timeout_at(deadline, client.request(upgrade)).await {
             Err(_) => {
-                pending.refuse(RelayError::Unavailable, super::super::NO_RESPONSE);
+                pending.refuse(RelayError::TimedOut, super::super::NO_RESPONSE);
                 return Err(PassRefusal::TimedOut);
             }
             Ok(Err(error)) if error.is_connect() => {
@@ -130,7 +130,7 @@ pub(in crate::upstream) async fn pass(
             Err(PassRefusal::Unreachable)
         }
         Err(_) => {
-            pending.refuse(RelayError::Unavailable, super::super::NO_RESPONSE);
+            pending.refuse(RelayError::TimedOut, super::super::NO_RESPONSE);
             Err(PassRefusal::TimedOut)
         }
     }
@@ -209,7 +209,7 @@ fn refusal(status: StatusCode) -> RelayError {
     if status == StatusCode::TOO_MANY_REQUESTS {
         RelayError::Busy
     } else if status.is_client_error() || status.is_redirection() {
-        RelayError::Rejected("the service refused the connection".to_owned())
+        RelayError::rejected("the service refused the connection")
     } else if response::is_retryable(status) {
         RelayError::Unavailable
     } else {

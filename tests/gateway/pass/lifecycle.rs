@@ -5,10 +5,10 @@ use std::cell::Cell;
 use serde_json::{Value, json};
 
 use super::{UNLIMITED, pair, pass, start};
-use crate::rig::frame::{self, binary, pong, text};
+use crate::rig::frame::{self, binary, continuation, ping, pong, text};
 use crate::rig::raw::{Received, handshake};
 use crate::rig::raw_server::server_frame;
-use crate::rig::{API_KEY, Gateway, RawClient, RawServer, Settings, http, until};
+use crate::rig::{API_KEY, Gateway, RawClient, RawPeer, RawServer, Settings, http, until};
 
 const CHANNEL: &str = "channel = \"app_{name}\"\npresence = \"on\"";
 
@@ -261,4 +261,59 @@ async fn a_member_leaves_with_its_connection() {
         (members["total_connections"] == 0).then_some(())
     })
     .await;
+}
+
+/// Opens a connection of this user, and returns both its ends.
+async fn of_user(gateway: &Gateway, server: &RawServer, user: u32) -> (RawClient, RawPeer) {
+    let token = gateway.token(json!({"user_id": user})).await;
+    let mut client = RawClient::connect(gateway.addr()).await;
+    client.write(handshake(&format!("/app/x?connection_token={token}"), &[]).as_bytes()).await;
+    let peer = server.open().await;
+    assert_eq!(client.read_head().await.status, 101);
+    (client, peer)
+}
+
+#[tokio::test]
+async fn messages_of_a_user_are_limited_over_all_connections() {
+    let server = RawServer::start().await;
+    let limited = "[route.limits]\nmessages_per_user = \"5/1h\"";
+    let gateway = Gateway::start(pass(&server.url(), limited)).await;
+    let (mut first, mut first_peer) = of_user(&gateway, &server, 7).await;
+    // A message in fragments counts once, and what comes between them passes.
+    let large = vec![9; 200_000];
+    let sent = [
+        binary(&large).more(),
+        ping("between"),
+        continuation("end"),
+        text("second"),
+        text("third"),
+    ];
+    first.write(&frame::join(&sent)).await;
+    assert_eq!(first_peer.expect(0x02).await, large);
+    for (first, payload) in
+        [(0x89, &b"between"[..]), (0x80, b"end"), (0x81, b"second"), (0x81, b"third")]
+    {
+        assert_eq!(first_peer.expect(first).await, payload);
+    }
+    // Of what comes in one piece, only what is within the limit passes.
+    let (mut second, mut second_peer) = of_user(&gateway, &server, 7).await;
+    let sixty: Vec<_> = (0..60).map(|number| text(format!("message {number}"))).collect();
+    second.write(&frame::join(&sixty)).await;
+    for number in 0..2 {
+        assert_eq!(second_peer.expect(0x81).await, format!("message {number}").into_bytes());
+    }
+    let expected = (1008, "over messages_per_user".to_owned());
+    assert_eq!(second_peer.expect_close().await, expected);
+    second.expect(Received::Close(Some(1008), expected.1.into_bytes())).await;
+    let event = gateway.wait_for_event("closed_over_limit").await;
+    assert_eq!(event["limit"], "messages_per_user", "{event}");
+    // Other users and anonymous clients have nothing to do with it.
+    let (mut other, mut other_peer) = of_user(&gateway, &server, 8).await;
+    other.send(&text("mine")).await;
+    assert_eq!(other_peer.expect(0x81).await, b"mine");
+    let (mut anonymous, mut peer) = pair(&gateway, &server).await;
+    anonymous.write(&frame::join(&sixty)).await;
+    for number in 0..60 {
+        assert_eq!(peer.expect(0x81).await, format!("message {number}").into_bytes());
+    }
 }

@@ -73,6 +73,16 @@ impl Reply {
     }
 }
 
+/// Answers requests with these replies in order, then with 202.
+pub fn in_turn(
+    replies: impl IntoIterator<Item = Reply>,
+) -> impl Fn(&Recorded) -> Reply + Clone + Send + Sync + 'static {
+    let mut replies: Vec<Reply> = replies.into_iter().collect();
+    replies.reverse();
+    let replies = Arc::new(Mutex::new(replies));
+    move |_| replies.lock().unwrap().pop().unwrap_or_else(|| Reply::status(202))
+}
+
 /// Writes the body of a streamed answer. Dropping it ends the body normally.
 #[derive(Clone)]
 pub struct StreamWriter(mpsc::UnboundedSender<io::Result<Bytes>>);
