@@ -27,7 +27,8 @@ def call(state, **fields):
 
 def streamed_call(arguments=ROME):
     """A call whose arguments come in two pieces."""
-    return [call("start"), call("arguments", delta='{"city":'), call("arguments", delta='"Rome"}'), call("end", arguments=arguments)]
+    pieces = [call("arguments", delta=delta) for delta in ('{"city":', '"Rome"}')]
+    return [call("start"), *pieces, call("end", arguments=arguments)]
 
 
 def whole_call(arguments=ROME):
@@ -174,7 +175,7 @@ EXPECTED = {
     },
     "langserve": {
         "text": [GRUESS, DICH, complete()],
-        "error": [GRUESS, {"event": "error", "code": "task_failed", "error": "Internal Server Error", "upstream_code": "500"}],
+        "error": [GRUESS, {**ERROR, "error": "Internal Server Error", "upstream_code": "500"}],
     },
     "langgraph-js": GRAPH,
     "langgraph-js-partial": {**GRAPH, "tool": [*whole_call(), *GRAPH["tool"][4:]]},

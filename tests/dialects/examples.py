@@ -70,7 +70,8 @@ def check(example):
     try:
         example.check()
     except Exception:
-        print(f"FAILED: the example {example.name}\n{traceback.format_exc()}\n{example.process.read_log()[-4000:]}", flush=True)
+        log = example.process.read_log()[-4000:]
+        print(f"FAILED: the example {example.name}\n{traceback.format_exc()}\n{log}", flush=True)
         return False
     print(f"ok: the example {example.name}", flush=True)
     return True
@@ -98,9 +99,9 @@ def ask_servers(python, stack):
 
 
 def ask_openai(url):
-    messages = [{"role": "user", "content": "hello there"}]
+    asked = {"messages": [{"role": "user", "content": "hello there"}], "stream_options": {"include_usage": True}}
     with openai.OpenAI(base_url=f"{url}/v1", api_key="k", max_retries=0) as client:
-        with client.chat.completions.stream(model="m", messages=messages, stream_options={"include_usage": True}) as stream:
+        with client.chat.completions.stream(model="m", **asked) as stream:
             answer = stream.get_final_completion()
     assert answer.usage.total_tokens == 6, answer
     return answer.choices[0].message.content

@@ -66,7 +66,8 @@ class Frameworks:
         self.chosen = [
             framework for framework in ALL
             if (not words or any(word in framework.name for word in words))
-            and ("node" not in framework.command or node.is_dir()) and (not framework.is_proxied or shutil.which("nginx"))
+            and ("node" not in framework.command or node.is_dir())
+            and (not framework.is_proxied or shutil.which("nginx"))
         ]
 
     def start(self):

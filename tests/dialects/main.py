@@ -4,8 +4,8 @@
 The programs of `servers/` answer with the types, encoders, helpers and servers of the vendors' own packages, and the
 official client libraries must accept them as servers (clients.py). The gateway stands in front of each (apis.py), and
 what it publishes for a normal reply, a tool call, a refusal, an error, a cut, and so on is compared with a table
-(cases.py). Web servers and frameworks are tried in the same way (frameworks.py). With words, only what has one of them in
-its name is asked.
+(cases.py). Web servers and frameworks are tried in the same way (frameworks.py), and the examples are run (examples.py).
+With words, only APIs, servers and frameworks whose name has one of them are asked.
 
 Packages from PyPI and npm are installed in CACHE, in the versions of requirements.txt and package.json.
 """

@@ -62,8 +62,8 @@ class Table:
         if all(events == expected for events in seen):
             return True
         seen = next(events for events in seen if events != expected)
-        shown = "\n  ".join(json.dumps(event, ensure_ascii=False) if isinstance(event, dict) else event for event in seen)
-        print(f"FAILED: {route} {case}: published\n  {shown}", flush=True)
+        shown = "".join(f"\n  {json.dumps(event, ensure_ascii=False)}" for event in seen)
+        print(f"FAILED: {route} {case}: published{shown}", flush=True)
         return False
 
     def cancel(self, api):
@@ -84,7 +84,8 @@ class Table:
         except Exception:
             print(f"FAILED: {api.name} was not cancelled\n{traceback.format_exc()}", flush=True)
             return False
-        print(f"ok: {api.name}: the server saw its connection closed {1000 * (closed - began):.0f} ms after the cancel", flush=True)
+        after = f"{1000 * (closed - began):.0f} ms"
+        print(f"ok: {api.name}: the server saw its connection closed {after} after the cancel", flush=True)
         return True
 
     def closed(self, process, path):
