@@ -78,7 +78,8 @@ impl Replies {
     ) {
         let RelayedMessage { mark, lease, turn, context, .. } = message;
         let generations = &self.services.generations;
-        let Some(guard) = generations.running.register(mark.task().clone()) else {
+        let Some(guard) = generations.running.register(mark.task().clone(), sender.origin(true))
+        else {
             // Does not happen: the id of a task whose reply streams is fresh.
             mark.leave_set();
             return reply.abort();
@@ -190,7 +191,9 @@ impl StreamedReply {
                 timing.record_completion(Instant::now());
                 return Ok(GenerationEnd::Completed.into());
             }
-            timing.record_chunk(Instant::now());
+            let now = Instant::now();
+            timing.record_chunk(now);
+            self.guard.record_event(now);
             is_complete |= name == EventName::Complete.label();
         }
         if is_complete {
