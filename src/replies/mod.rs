@@ -19,6 +19,7 @@ mod past_end;
 mod refusal;
 mod relay;
 mod reply_publisher;
+mod reply_record;
 mod streamed_reply;
 mod thread_config;
 mod turn;

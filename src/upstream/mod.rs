@@ -30,6 +30,7 @@ mod http;
 mod json_values;
 mod message;
 mod ndjson;
+mod own_events;
 mod payload;
 mod plain_request;
 mod pool;
@@ -47,7 +48,7 @@ mod websocket;
 
 use celery::Celery;
 pub use celery::TaskEnd;
-pub use dialect::{Conclusion, Outcome};
+pub use dialect::{Conclusion, Outcome, ReplySummary, Usage};
 pub use forwarded::{Forwarded, TooLarge};
 use gate::PendingRequest;
 pub use gate::{InFlightPermit, TaskPermit};

@@ -69,3 +69,4 @@ mod start;
 mod stopping;
 mod tokens;
 mod tracing;
+mod usage;

@@ -108,6 +108,22 @@ const ROUTE_KEYS: &[(&str, &str, &str)] = &[
         "limits.messages_per_user = { limit = \"7/1h\", window = \"fixed\", key = \"m:{user_id}\" }",
         "+++!+!+",
     ),
+    ("limits.usage_per_user", "limits.usage_per_user = \"7/1h\"", "+------"),
+    (
+        "limits.usage_per_user.limit",
+        "limits.usage_per_user = { limit = \"7/1h\", window = \"fixed\" }",
+        "+------",
+    ),
+    (
+        "limits.usage_per_user.window",
+        "limits.usage_per_user = { limit = \"7/1h\", window = \"fixed\" }",
+        "+------",
+    ),
+    (
+        "limits.usage_per_user.key",
+        "limits.usage_per_user = { limit = \"7/1h\", window = \"fixed\", key = \"u:{user_id}\" }",
+        "+------",
+    ),
     ("limits.messages_per_connection", "limits.messages_per_connection = \"7/1s\"", "+++++!+"),
     ("limits.frames_per_connection", "limits.frames_per_connection = \"7/1s\"", "+++++++"),
     ("limits.connects_per_user", "limits.connects_per_user = \"7/1s\"", "+++++++"),

@@ -31,7 +31,7 @@ mod tool_calls;
 mod translation;
 
 pub(super) use detection::{detect, dialect_of_headers};
-pub use item::Failure;
+pub use item::{Failure, Usage};
 use item::{Item, NotJson, Progress};
 pub use summary::ReplySummary;
 pub use translation::{Conclusion, Outcome};
