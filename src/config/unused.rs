@@ -92,8 +92,7 @@ fn reasons(
 
 /// The name of the limit that a key of its table belongs to.
 fn whole_limit(name: &str) -> &str {
-    let limits =
-        ["limits.messages_per_user", "limits.usage_per_user", "limits.connects_per_user"];
+    let limits = ["limits.messages_per_user", "limits.usage_per_user", "limits.connects_per_user"];
     limits.into_iter().find(|limit| name.starts_with(limit)).unwrap_or(name)
 }
 
@@ -314,6 +313,11 @@ fn reason_in_upstream(upstream: &Upstream, key: &Key<'_>) -> Option<&'static str
         ("publish", UpstreamKind::Http(http)) if http.dialect == Dialect::Events => Some(
             "the events of this upstream are published as they are; remove it, or write dialect",
         ),
+        (name, UpstreamKind::Http(http))
+            if name.starts_with("on_complete.") && http.on_complete.is_none() && !key.is_off() =>
+        {
+            Some("replies are not posted; remove it, or write on_complete.url")
+        }
         ("result_keyprefix", UpstreamKind::Celery(celery)) if celery.results.is_none() => {
             Some("results are not read; remove it, or write result_backend_url")
         }

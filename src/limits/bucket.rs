@@ -56,7 +56,7 @@ impl Gcra {
     pub(super) fn status(self, reset_after: u64, has_debt: bool) -> LimitStatus {
         let reset_after = reset_after.min(self.longest_reset(has_debt));
         let left = self.tolerance.saturating_sub(reset_after) / self.interval;
-        let owed = reset_after.saturating_sub(self.tolerance) / self.interval;
+        let owed = reset_after.saturating_sub(self.tolerance).div_ceil(self.interval);
         let max = self.tolerance / self.interval;
         let wait = (reset_after + self.interval).saturating_sub(self.tolerance);
         LimitStatus {

@@ -11,6 +11,7 @@
 mod attached;
 mod cancel;
 mod deduplicate;
+mod ended_post;
 mod failover;
 mod history_mark;
 mod last_events;

@@ -1,14 +1,18 @@
-//! What a streamed reply came to, and what is done with it: its usage is counted, and charged to its user.
+//! What a streamed reply came to, and what is done with it: its usage is counted and charged to its user, and all of it is
+//! posted where the upstream has `on_complete`.
 
 use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Sender;
+use super::ended_post::Post;
 use super::user_limits::usage_key;
 use crate::config::Route;
 use crate::limits::SharedLimits;
-use crate::protocol::{Params, SenderKey};
-use crate::telemetry::replies::{ReplyMetrics, UsageKind};
+use crate::protocol::{ChannelName, Params, SenderKey};
+use crate::shutdown::Shutdown;
+use crate::telemetry::replies::{GenerationEnd, ReplyMetrics, UsageKind};
 use crate::upstream::{ReplySummary, Usage};
 
 /// The record of one reply, until its end.
@@ -20,6 +24,7 @@ pub(super) struct ReplyRecord {
     /// Set when nothing more of the reply is read.
     summary: OnceCell<ReplySummary>,
     is_charged: Cell<bool>,
+    post: Option<Post>,
 }
 
 impl ReplyRecord {
@@ -31,7 +36,47 @@ impl ReplyRecord {
             sender: sender.key.clone(),
             summary: OnceCell::new(),
             is_charged: Cell::new(false),
+            post: None,
         }
+    }
+
+    pub fn with_post(self, post: Post) -> Self {
+        Self { post: Some(post), ..self }
+    }
+
+    /// The first event of the reply was published at this instant, or one after it.
+    pub fn begin(&self, now: Instant) {
+        if let Some(post) = &self.post {
+            post.begin(now);
+        }
+    }
+
+    /// Takes the terminal event.
+    pub fn set_end(&self, json: &[u8]) {
+        if let Some(post) = &self.post {
+            post.set_end(json);
+        }
+    }
+
+    pub fn set_timed_out(&self) {
+        if let Some(post) = &self.post {
+            post.set_timed_out();
+        }
+    }
+
+    /// Posts a reply that has ended, if it is to be. Nothing waits for it but a drain.
+    pub fn post(
+        &self,
+        task_id: &str,
+        channel: &ChannelName,
+        end: GenerationEnd,
+        shutdown: &Shutdown,
+        stops_after: Duration,
+    ) {
+        let Some(post) = &self.post else { return };
+        let nothing = ReplySummary::default();
+        let summary = self.summary.get().unwrap_or(&nothing);
+        post.send(task_id, channel, end, summary, shutdown, stops_after);
     }
 
     /// Takes what the whole reply came to.

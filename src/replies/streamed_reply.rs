@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::attached::AttachGuard;
+use super::ended_post::{MAX_POSTED_BYTES, Post};
 use super::history_mark::HistoryMark;
 use super::message::{MessageContext, RelayedMessage};
 use super::reply_publisher::ReplyPublisher;
@@ -58,6 +59,8 @@ struct StreamedReply {
     publisher: ReplyPublisher,
     /// How long after the start of a drain the reply is broken off.
     stops_after: Duration,
+    /// The same for the posting of replies that have ended.
+    posts_end_after: Duration,
     route: Arc<Route>,
     route_metrics: Arc<RouteMetrics>,
     context: MessageContext,
@@ -76,7 +79,8 @@ impl Replies {
         self: &Rc<Self>,
         sender: &Sender,
         message: RelayedMessage,
-        reply: Reply,
+        message_id: &str,
+        mut reply: Reply,
     ) {
         let RelayedMessage { mark, lease, turn, context, .. } = message;
         let generations = &self.services.generations;
@@ -91,15 +95,25 @@ impl Replies {
             true => self.attached.attach(sender, guard.canceller()),
             false => None,
         };
+        let reply_record = ReplyRecord::new(&self.services.limits, sender);
+        let poster = config.upstreams.reply_poster(sender.upstream());
+        let reply_record = match poster {
+            Some(poster) => {
+                reply.collect(MAX_POSTED_BYTES);
+                reply_record.with_post(Post::new(poster, sender, message_id, &context))
+            }
+            None => reply_record,
+        };
         let record = generation_record(sender, true, lease.as_ref(), turn.as_ref());
         let streamed = StreamedReply {
             replies: Rc::clone(self),
             publisher: ReplyPublisher::new(&self.services.publisher, guard.task()),
             stops_after: config.config.shutdown.abort_replies_after(),
+            posts_end_after: config.config.shutdown.abandon_posts_after(),
             route: Arc::clone(&sender.route),
             route_metrics: Arc::clone(&sender.route_metrics),
             context,
-            reply_record: ReplyRecord::new(&self.services.limits, sender),
+            reply_record,
             mark,
             entry: generations.ledger.enter(guard.task(), record),
             guard,
@@ -126,6 +140,8 @@ impl StreamedReply {
         let ended = self.publish(reply).await.unwrap_or(GenerationEnd::EngineDown.into());
         let (end, reason) = (ended.end, ended.reason.as_deref());
         self.reply_record.settle(&self.route_metrics.replies).await;
+        let shutdown = &self.replies.services.shutdown;
+        self.reply_record.post(id, channel, end, shutdown, self.posts_end_after);
         // The next message of the channel does not wait for the rest.
         drop(self.turn);
         self.mark.remove().await;
@@ -208,8 +224,12 @@ impl StreamedReply {
                     };
                 }
             }
-            timing.record_chunk(Instant::now());
-            is_complete |= name == EventName::Complete.label();
+            let now = Instant::now();
+            timing.record_chunk(now);
+            self.reply_record.begin(now);
+            if name == EventName::Complete.label() {
+                is_complete = true;
+            }
         }
         self.abort(reply);
         if is_complete {
@@ -291,6 +311,10 @@ impl StreamedReply {
         let text = match broken {
             ReplyBroken::Lost => "the reply broke off",
             ReplyBroken::Refused(why) => why,
+            ReplyBroken::TimedOut(why) => {
+                self.reply_record.set_timed_out();
+                why
+            }
         };
         let event = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(self.task_id());
         self.publish_terminal(event.to_json().into()).await?;
@@ -300,6 +324,7 @@ impl StreamedReply {
     /// Removes the generation before its terminal event is published, so that it can no longer be cancelled.
     async fn publish_terminal(&self, json: Bytes) -> Result<(), PublishError> {
         self.guard.remove();
+        self.reply_record.set_end(&json);
         // The charge is sent first, so that a client that has seen the end cannot be faster with its next message.
         tokio::join!(self.reply_record.charge(), self.publisher.publish_terminal(json)).1
     }

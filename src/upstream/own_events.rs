@@ -42,7 +42,8 @@ pub(super) fn observe(summary: &mut ReplySummary, name: &str, json: &[u8]) {
     if name == EventName::Chunk.label()
         && summary.collects()
         && let Ok(own) = serde_json::from_slice::<OwnChunk<'_>>(json)
-        && let Some(text) = own.chunk.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'))
+        && let Some(text) =
+            own.chunk.get().strip_prefix('"').and_then(|text| text.strip_suffix('"'))
     {
         summary.add_text(text);
     }

@@ -49,8 +49,10 @@ pub enum ReplySource {
 pub enum ReplyBroken {
     /// The connection was lost, or the body ended inside an event.
     Lost,
-    /// An event was too large, or the reply took longer than `max_reply`; the text says which.
+    /// An event was too large, for example; the text says what is wrong.
     Refused(&'static str),
+    /// The reply took longer than `max_reply`, or nothing more came; the text says which.
+    TimedOut(&'static str),
 }
 
 /// What comes next of a streamed reply.
@@ -257,7 +259,9 @@ impl Reply {
             Content::Own(_) | Content::Undecided if event::is_done(data) => {
                 return Some(self.end_with(ReplyEnd::Complete));
             }
-            Content::Own(_) | Content::Undecided => return Some(Some(Ok(self.own_event(name, data)))),
+            Content::Own(_) | Content::Undecided => {
+                return Some(Some(Ok(self.own_event(name, data))));
+            }
             Content::Dialect(translation) => translation,
         };
         if event::is_done(data) {
@@ -396,8 +400,8 @@ impl Reply {
             ReplyEnd::Unreadable => {
                 ReplyBroken::Refused("the reply has a content encoding that cannot be decoded")
             }
-            ReplyEnd::TooLong => ReplyBroken::Refused("the reply took too long"),
-            ReplyEnd::Silent => ReplyBroken::Refused("the reply fell silent"),
+            ReplyEnd::TooLong => ReplyBroken::TimedOut("the reply took too long"),
+            ReplyEnd::Silent => ReplyBroken::TimedOut("the reply fell silent"),
         }))
     }
 }

@@ -35,6 +35,7 @@ mod memory_budget;
 mod metrics;
 mod names;
 mod not_json;
+mod on_complete;
 mod outcome;
 mod panics;
 mod pass;

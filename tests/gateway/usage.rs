@@ -41,6 +41,15 @@ async fn signed_in(gateway: &Gateway, session: &str) -> Client {
     attempt(gateway, PATH, &[("cookie", &cookie)]).await.expect("a session")
 }
 
+async fn wait_for(client: &mut Client, name: &str) -> Value {
+    loop {
+        let event = client.next_json().await;
+        if event["event"] == name {
+            return event;
+        }
+    }
+}
+
 /// Sends a message and waits for the end of its reply, or for its refusal.
 async fn ask(client: &mut Client, id: &str) -> Value {
     client.send_json(&json!({"message": "hello", "id": id})).await;
@@ -145,7 +154,8 @@ async fn replies_that_do_not_complete_are_charged_for_what_is_known() {
         {\"usage\":{\"input_tokens\":70,\"output_tokens\":1}}}\n\n";
     let (cancelled, reply) = Reply::stream(SSE);
     let lost = sse(start.to_owned());
-    let failed = sse(format!("{start}event: error\ndata: {{\"error\":{{\"message\":\"no\"}}}}\n\n"));
+    let failed =
+        sse(format!("{start}event: error\ndata: {{\"error\":{{\"message\":\"no\"}}}}\n\n"));
     let upstream = Upstream::start(in_turn([lost, failed, reply])).await;
     let route = "[route.limits]\nusage_per_user = \"1000/1d\"";
     let gateway = Gateway::start(settings(&upstream, "anthropic", route)).await;
@@ -165,9 +175,9 @@ async fn cancel_after(client: &mut Client, stream: &StreamWriter, written: &str)
     let text = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\
         \"delta\":{\"type\":\"text_delta\",\"text\":\"hi\"}}\n\n";
     assert!(stream.write(text));
-    client.next_event("chunk").await;
+    wait_for(client, "chunk").await;
     client.send_json(&json!({"type": "cancel", "task_id": task_id})).await;
-    client.next_event("cancelled").await;
+    wait_for(client, "cancelled").await;
     stream.closed().await;
 }
 
@@ -192,7 +202,8 @@ async fn own_events_of_usage_count() {
 async fn a_message_that_waits_is_refused_for_what_the_reply_before_it_took() {
     let (first, reply) = Reply::stream(SSE);
     let upstream = Upstream::start(in_turn([reply])).await;
-    let route = "[route.limits]\nusage_per_user = \"10/1d\"\n[route.generations]\nconcurrent = \"queue\"";
+    let route =
+        "[route.limits]\nusage_per_user = \"10/1d\"\n[route.generations]\nconcurrent = \"queue\"";
     let gateway = Gateway::start(settings(&upstream, "events", route)).await;
     let mut client = signed_in(&gateway, &session()).await;
     client.send_json(&json!({"message": "hello", "id": "a"})).await;
@@ -201,6 +212,6 @@ async fn a_message_that_waits_is_refused_for_what_the_reply_before_it_took() {
     second.send_json(&json!({"message": "hello", "id": "b"})).await;
     gateway.wait_for_metric("tidegate_messages_waiting", &[], 1.0).await;
     assert!(first.write("data: {\"event\":\"usage\",\"input_tokens\":11}\n\ndata: [DONE]\n\n"));
-    assert_refused(&second.next_event("error").await, "b", 1..=86_400);
+    assert_refused(&wait_for(&mut second, "error").await, "b", 1..=86_400);
     assert_eq!(upstream.requests().len(), 1);
 }

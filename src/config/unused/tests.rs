@@ -194,6 +194,27 @@ const UPSTREAM_KEYS: &[(&str, &str, &str)] = &[
     ("http", "retries", "retries = 7"),
     ("http", "signing_secret", "signing_secret = \"sixteen bytes or more\""),
     ("http", "signing_secret_file", "signing_secret_file = \"api_keys\""),
+    ("http", "on_complete.url", "on_complete = { url = \"http://127.0.0.1:1\" }"),
+    (
+        "http",
+        "on_complete.timeout",
+        "on_complete = { url = \"http://127.0.0.1:1\", timeout = \"7s\" }",
+    ),
+    (
+        "http",
+        "on_complete.headers",
+        "on_complete = { url = \"http://127.0.0.1:1\", headers = { x-api-key = \"k\" } }",
+    ),
+    (
+        "http",
+        "on_complete.signing_secret",
+        "on_complete = { url = \"http://127.0.0.1:1\", signing_secret = \"sixteen bytes or more\" }",
+    ),
+    (
+        "http",
+        "on_complete.signing_secret_file",
+        "on_complete = { url = \"http://127.0.0.1:1\", signing_secret_file = \"api_keys\" }",
+    ),
     ("redis-stream redis-list", "key", ""),
     ("redis-stream redis-list", "redis_url", ""),
     ("redis-stream redis-list", "redis_url_file", "redis_url = \"\"\nredis_url_file = \"redis\""),

@@ -82,11 +82,8 @@ async fn burst_then_refusal(bench: Bench) {
 
 async fn usage(bench: Bench) {
     let params = Params::default();
-    let window = UserRate::Window(FixedWindow {
-        count: 100,
-        per: Duration::from_secs(3600),
-        key: None,
-    });
+    let window =
+        UserRate::Window(FixedWindow { count: 100, per: Duration::from_secs(3600), key: None });
     for (rate, most_seconds) in [(hourly(100), 1800), (window, 3600)] {
         let check = || bench.limits.check_usage("/ws", &params, "1", &rate);
         let charge = |tokens| bench.limits.charge_usage(tokens, "/ws", &params, "1", &rate);

@@ -40,7 +40,6 @@ impl ReplySummary {
     }
 
     /// The text of the first choice.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for what is done with a whole reply"))]
     pub fn text(&self) -> String {
         escaped::decode(&self.escaped_text).into_owned()
     }

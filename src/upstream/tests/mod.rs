@@ -48,6 +48,7 @@ fn http_to(url: &str) -> config::HttpUpstream {
         publish: config::Publish::Events,
         retries: 0,
         signing_secret: None,
+        on_complete: None,
     }
 }
 
