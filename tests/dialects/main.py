@@ -30,7 +30,7 @@ PYTHON_SERVERS = {
     "models": ["openai_api", "anthropic_api", "gemini_api", "ollama_api"],
     "agents": ["ag_ui_api", "pydantic_ai_app", "langserve_app"],
 }
-NODE_SERVERS = {"ai_sdk": "ai_sdk.mjs", "ag_ui": "ag_ui.mjs", "langgraph_js": "langgraph.mjs"}
+NODE_SERVERS = {"ai_sdk": "ai_sdk.mjs", "ag_ui": "ag_ui.mjs", "aimock": "aimock.mjs", "langgraph_js": "langgraph.mjs"}
 
 
 class Servers:
