@@ -183,10 +183,11 @@ impl StreamedReply {
                 return Ok(GenerationEnd::Taken.into());
             }
             if is_terminal {
-                if name != "error" {
-                    timing.record_completion(Instant::now());
-                }
                 reply.finish();
+                if name == EventName::Error.label() {
+                    return Ok(GenerationEnd::TaskFailed.into());
+                }
+                timing.record_completion(Instant::now());
                 return Ok(GenerationEnd::Completed.into());
             }
             timing.record_chunk(Instant::now());

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 import traceback
+import urllib.request
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,6 +47,11 @@ class Table:
             for api in self.chosen for route in (api.name, f"{api.name}-auto")
             for case, expected in cases.EXPECTED[api.name].items()
         ]
+        compared += [
+            threads.submit(self.compare_native, api, case)
+            for api in self.chosen if api.name in apis.REPEATABLE for case in ("text", "tool")
+            if case in cases.EXPECTED[api.name]
+        ]
         cancelled = [threads.submit(self.cancel, api) for api in self.chosen if api.name in cases.HANGING]
         failed = [future.result() for future in [*compared, *cancelled]].count(False)
         print(f"{'ok' if not failed else 'FAILED'}: {len(compared)} replies compared, {failed} differ", flush=True)
@@ -65,6 +71,30 @@ class Table:
         shown = "".join(f"\n  {json.dumps(event, ensure_ascii=False)}" for event in seen)
         print(f"FAILED: {route} {case}: published{shown}", flush=True)
         return False
+
+    def compare_native(self, api, case):
+        """A page that knows the API gets each of its objects, as the server has written it."""
+        try:
+            written = self.ask_server(api, case)
+            url = f"{self.gateway.url}/ws/{api.name}-native/{case}/{uuid.uuid4()}"
+            *seen, end = conversation.ask(url, apis.message(case))
+            assert end["event"] == "complete", end
+            assert [event["data"] for event in seen] == written, f"written:\n  {written}\npublished:\n  {seen}"
+        except Exception:
+            print(f"FAILED: {api.name} {case}, native\n{traceback.format_exc()}", flush=True)
+            return False
+        return True
+
+    def ask_server(self, api, case):
+        """Returns the objects that the server of an API writes."""
+        url = self.servers.url(api.server) + api.path.replace("{case}", case)
+        body = json.dumps(apis.filled(api.body, apis.message(case))).encode()
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        request = urllib.request.Request(url, body, headers, method="POST")
+        with urllib.request.urlopen(request, timeout=conversation.DEADLINE) as answer:
+            lines = answer.read().decode().splitlines()
+        data = [line.removeprefix("data: ") for line in lines if line.startswith(("data: ", "{"))]
+        return [json.loads(line) for line in data if line != "[DONE]"]
 
     def cancel(self, api):
         """One tab asks, another one stops the reply, and the server sees its connection closed."""
@@ -109,7 +139,9 @@ def without_times(events):
 def config(servers, chosen):
     text = ""
     for api in chosen:
-        url, body = servers.url(api.server) + api.path, f"body = {api.body}\n"
+        url, body = servers.url(api.server) + api.path, f"body = {apis.toml(api.body)}\n"
         text += conversation.route(api.name, url, f'dialect = "{api.dialect}"\n{body}')
         text += conversation.route(f"{api.name}-auto", url, f'dialect = "auto"\n{body}')
+        native = f'dialect = "{api.dialect}"\npublish = "native"\n{body}'
+        text += conversation.route(f"{api.name}-native", url, native)
     return text
