@@ -187,7 +187,7 @@ async fn a_stream_that_stops_is_lost_however_it_stops() {
         assert!(writer.write(text.clone()));
         chat.expect_first_chunk().await;
         stop(writer);
-        assert_eq!(chat.events(&task_id).await, [lost.clone()]);
+        assert_eq!(chat.events(&task_id).await, std::slice::from_ref(&lost));
     }
     let outcome = [("route", "/ws/chat/{conversation_id}/"), ("outcome", "worker_lost")];
     chat.gateway.wait_for_metric("tidegate_generations_total", &outcome, 4.0).await;
