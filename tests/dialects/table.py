@@ -16,14 +16,14 @@ import conversation
 import examples
 
 
-def run(binary, servers, chosen, frameworks, stack, node):
+def run(binary, servers, chosen, frameworks, stack, node, chromium):
     """Returns how many replies are not as they should be."""
     with ThreadPoolExecutor(16) as threads:
         ask_directly(servers, threads)
         text = conversation.HEAD + config(servers, chosen) + frameworks.config()
         gateway = conversation.Gateway(binary, text, stack)
         failed = Table(gateway, servers, chosen).run(threads) + frameworks.run(gateway, threads)
-        return failed + examples.run(binary, Path(sys.executable), node, stack, threads)
+        return failed + examples.run(binary, Path(sys.executable), node, stack, threads, chromium)
 
 
 def ask_directly(servers, threads):
