@@ -108,7 +108,7 @@ def serve_page(example):
 
 
 def run(example, command, path="", folder=None):
-    """Runs an example until Ctrl-C. `command` returns what starts its API on a port, in `folder` or in the example's own."""
+    """Runs an example until Ctrl-C. `command` returns what starts its API on a port; it runs in `folder`, if there is one."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     processes = []
 
@@ -126,7 +126,8 @@ def run(example, command, path="", folder=None):
         port = int(os.environ.get("PORT", "8000"))
         origin = f"http://localhost:{port}"
         start(
-            [gateway(), "serve", "--config", "gateway.toml"], port, example, **variables, ORIGIN=origin, PAGE_URL=serve_page(example),
+            [gateway(), "serve", "--config", "gateway.toml"], port, example,
+            **variables, ORIGIN=origin, PAGE_URL=serve_page(example),
             TIDEGATE__SERVER__LISTEN=f"127.0.0.1:{port}", TIDEGATE__ADMIN__LISTEN="127.0.0.1:0",
         )
         print(f"\n  {origin}/   open it in two tabs. Ctrl-C stops everything.\n", flush=True)

@@ -1,18 +1,18 @@
 //! Rules across several keys. They cover the values that could be read; the others have mistakes of their
 //! own.
 
+mod upstreams;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hyper::header::AUTHORIZATION;
+pub(super) use upstreams::placeholders;
 
-use super::celery::PLACEHOLDERS;
 use super::mistakes::nearest;
 use super::section::Section;
 use super::{
-    Admin, AuthSource, Binary, CeleryTask, CeleryUpstream, ChannelsWire, Engine, EngineKind,
-    FixedReply, FixedWindow, ForwardedNames, Presence, Protocol, RequestBody, Route, RouteLimits,
-    Server, Tokens, Upstream, UpstreamKind, UserRate,
+    Admin, Binary, ChannelsWire, Engine, EngineKind, FixedReply, FixedWindow, Presence, Protocol,
+    Route, RouteLimits, Server, Upstream, UpstreamKind, UserRate,
 };
 use crate::protocol::{ChannelName, PathPattern, ReservedChannels, Template};
 
@@ -258,104 +258,6 @@ fn upstream(root: &mut Section<'_>, index: usize, route: &Route, upstreams: &Ups
             root.mistake(&format!("route[{index}].protocol"), Some(quoted(protocol)), fix);
         }
         Some(_) => {}
-    }
-}
-
-/// Checks that every route can fill the placeholders of what it uses.
-pub(super) fn placeholders(
-    root: &mut Section<'_>,
-    tokens: Option<&Tokens>,
-    routes: &Routes,
-    upstreams: &Upstreams,
-) {
-    if let Some(binding) = tokens.and_then(|tokens| tokens.binding.as_ref()) {
-        let takes_tokens = |route: &Route| route.auth.contains(&AuthSource::ConnectionToken);
-        filled_by_all(root, "tokens.binding", binding, routes, takes_tokens, &["user_id"]);
-    }
-    for upstream in upstreams.values().flatten() {
-        let uses = |route: &Route| route.upstream.as_ref() == Some(&upstream.name);
-        let (name, template) = match &upstream.kind {
-            UpstreamKind::Http(_) | UpstreamKind::WebSocket(_) => {
-                for (index, url) in upstream.urls().iter().enumerate() {
-                    let name = match upstream.urls().len() {
-                        1 => "url".to_owned(),
-                        _ => format!("urls[{index}]"),
-                    };
-                    let key = format!("upstream.{}.{name}", upstream.name);
-                    let always = match &upstream.kind {
-                        // A socket is opened before there is a message.
-                        UpstreamKind::WebSocket(_) => &["user_id", "channel"][..],
-                        _ => &PLACEHOLDERS,
-                    };
-                    filled_by_all(root, &key, url, routes, uses, always);
-                }
-                if let UpstreamKind::Http(http) = &upstream.kind {
-                    forwarded_credentials(root, upstream, &http.request.forward, routes);
-                }
-                if let UpstreamKind::Http(http) = &upstream.kind
-                    && let RequestBody::Template(body) = &http.request.body
-                {
-                    let key = format!("upstream.{}.body", upstream.name);
-                    body.for_each_text(&key, &mut |key, template| {
-                        filled_by_all(root, key, template, routes, uses, &PLACEHOLDERS);
-                    });
-                }
-                continue;
-            }
-            UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {
-                key_start(root, &format!("upstream.{}.key", upstream.name), &queue.key);
-                ("key", &queue.key)
-            }
-            UpstreamKind::Celery(celery) => {
-                arguments(root, &upstream.name, celery, routes);
-                continue;
-            }
-        };
-        let key = format!("upstream.{}.{name}", upstream.name);
-        filled_by_all(root, &key, template, routes, uses, &["user_id", "channel"]);
-    }
-}
-
-/// The header by which clients sign in to the gateway is not forwarded.
-fn forwarded_credentials(
-    root: &mut Section<'_>,
-    upstream: &Upstream,
-    forward: &ForwardedNames,
-    routes: &Routes,
-) {
-    if !forward.headers.contains(&AUTHORIZATION) {
-        return;
-    }
-    let signs_in = numbered(routes).find(|(_, route)| {
-        route.upstream.as_ref() == Some(&upstream.name) && route.auth.contains(&AuthSource::Bearer)
-    });
-    if let Some((index, _)) = signs_in {
-        let fix = format!(
-            "by this header clients of route[{index}] sign in to the gateway; remove it, or \"bearer\" from the auth of the route"
-        );
-        let key = format!("upstream.{}.forward_headers", upstream.name);
-        root.mistake(&key, Some(quoted("authorization")), fix);
-    }
-}
-
-/// Checks the placeholders in the tasks of a Celery upstream.
-fn arguments(root: &mut Section<'_>, name: &str, celery: &CeleryUpstream, routes: &Routes) {
-    let uses = |route: &Route| route.upstream.as_deref() == Some(name);
-    let mut check = |key: &str, task: &CeleryTask| {
-        for (argument, value) in &task.kwargs {
-            value.for_each_text(&format!("{key}.kwargs.{argument}"), &mut |key, template| {
-                filled_by_all(root, key, template, routes, uses, &PLACEHOLDERS);
-            });
-        }
-    };
-    check(&format!("upstream.{name}"), &celery.default_task);
-    for (index, (_, task)) in celery.tasks.iter().enumerate() {
-        check(&format!("upstream.{name}.tasks[{index}]"), task);
-    }
-    if let Some(track) = &celery.track {
-        let key = format!("upstream.{name}.track.key");
-        key_start(root, &key, &track.key);
-        filled_by_all(root, &key, &track.key, routes, uses, &["user_id", "channel"]);
     }
 }
 

@@ -13,7 +13,7 @@ use super::{
     ClientField, ForwardedNames, HttpRequest, Missing, ReadBy, RequestBody, ValueTemplate,
     method_has_body,
 };
-use crate::protocol::{is_hop_by_hop, is_identity_header};
+use crate::protocol::{Template, is_hop_by_hop, is_identity_header};
 
 const METHOD: Kind<Method> = words(r#""POST", "PUT", "PATCH", "GET" or "DELETE""#, |value| {
     let methods = [
@@ -55,7 +55,8 @@ const FORWARDED_COOKIE: Kind<String> =
 /// The most names in each list: whatever is forwarded is kept for every connection.
 const MAX_FORWARDED: usize = 32;
 
-pub(super) fn request(s: &mut Section<'_>) -> Option<HttpRequest> {
+/// `urls` are those of the upstream.
+pub(super) fn request(s: &mut Section<'_>, urls: &[Template]) -> Option<HttpRequest> {
     let method = s.key(
         "method",
         METHOD,
@@ -85,7 +86,25 @@ pub(super) fn request(s: &mut Section<'_>) -> Option<HttpRequest> {
         s.mistake("body", None, fix);
         is_valid = false;
     }
-    is_valid.then_some(HttpRequest { method, headers, forward, body })
+    let needs_text = has_text(&body, method_has_body(&method)) || has_message(urls);
+    is_valid.then_some(HttpRequest { method, headers, forward, body, needs_text })
+}
+
+/// Whether the client's `message` is a part of the body.
+fn has_text(body: &RequestBody, has_body: bool) -> bool {
+    match body {
+        RequestBody::Envelope => has_body,
+        RequestBody::Data => false,
+        RequestBody::Template(template) => {
+            let mut found = false;
+            template.for_each_text("", &mut |_, text| found |= has_message([text]));
+            found
+        }
+    }
+}
+
+fn has_message<'a>(templates: impl IntoIterator<Item = &'a Template>) -> bool {
+    templates.into_iter().flat_map(Template::names).any(|name| name == "message")
 }
 
 const HEADERS_DOC: &str = "Headers of each request, such as { \"anthropic-version\" = \"2023-06-01\", \"x-api-key\" = \"${API_KEY}\" }. A value \

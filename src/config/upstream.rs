@@ -211,7 +211,7 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
         "Where messages are sent. {names} of the route's path, {user_id}, {channel}, {message}, {message_id}, {task_id}, \
          {username} and {connection_id} are filled percent-encoded, after the host.",
     );
-    let request = request(s);
+    let request = request(s, urls.as_deref().unwrap_or_default());
     let max_reply = s.key(
         "max_reply",
         kinds::POSITIVE_DURATION,

@@ -60,19 +60,29 @@ impl Handshake {
         if takes(AuthSource::Bearer) {
             retain(&mut headers, &AUTHORIZATION, |value| !is_bearer(value));
         }
-        let removed: &[&str] = match takes(AuthSource::Query) {
-            true => &[CONNECTION_TOKEN, QUERY_TOKEN],
-            false => &[CONNECTION_TOKEN],
-        };
-        for name in WITH_URL {
-            strip_parameters(&mut headers, &name, removed);
-        }
+        remove_own_parameters(route, &mut headers);
+        let removed = own_parameters(route);
         ClientHandshake {
             path: head.uri().path().to_owned(),
             query: head.uri().query().and_then(|query| without_parameters(query, removed)),
             headers,
             host: route.host,
         }
+    }
+}
+
+/// The parameters of a query in which clients of `route` may have a credential of the gateway.
+fn own_parameters(route: &Route) -> &'static [&'static str] {
+    match route.auth.contains(&AuthSource::Query) {
+        true => &[CONNECTION_TOKEN, QUERY_TOKEN],
+        false => &[CONNECTION_TOKEN],
+    }
+}
+
+/// Removes credentials of the gateway from the URLs that headers repeat.
+pub fn remove_own_parameters(route: &Route, headers: &mut HeaderMap) {
+    for name in WITH_URL {
+        strip_parameters(headers, &name, own_parameters(route));
     }
 }
 

@@ -23,6 +23,7 @@ pub mod upgrade;
 mod tests;
 
 pub use attempt::HandshakeAttempt;
+pub use client_handshake::remove_own_parameters;
 pub use rejection::{Rejection, json_error};
 pub use routes::{Found, Routes};
 

@@ -1,11 +1,13 @@
 //! WebSocket handshakes: the decision about one, and the response that the listener gives.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
+use hyper::header::REFERER;
 use hyper::{Request, Response};
 
 use super::http::{HttpFrontend, HttpPhase};
@@ -13,7 +15,9 @@ use super::upgraded::Upgraded;
 use super::upstream_socket::Refused;
 use crate::clock;
 use crate::config;
-use crate::handshake::{Admission, Handshake, HandshakeAttempt, Rejection, upgrade};
+use crate::handshake::{
+    Admission, Handshake, HandshakeAttempt, Rejection, remove_own_parameters, upgrade,
+};
 use crate::limits::{IpPermit, Lease, LeaseKey, LeaseKind};
 use crate::protocol::{ChannelName, ClientAddress, CloseReason, Params, with_timestamp};
 use crate::telemetry::connections::Admitted;
@@ -79,7 +83,11 @@ impl HttpFrontend {
             Some(config::UpstreamKind::Http(http)) => &http.request.forward,
             _ => return Ok(admission),
         };
-        match Forwarded::read(names, request.headers()) {
+        let mut headers = Cow::Borrowed(request.headers());
+        if names.headers.contains(&REFERER) {
+            remove_own_parameters(&admission.route, headers.to_mut());
+        }
+        match Forwarded::read(names, &headers) {
             Ok(forwarded) => Ok(Admission { forwarded, ..admission }),
             Err(TooLarge) => {
                 let Admission { identity, channel, .. } = &admission;

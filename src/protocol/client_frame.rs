@@ -19,8 +19,8 @@ pub enum ClientFrame<'a> {
         task_id: String,
     },
     Message {
-        /// Trimmed, and not empty.
-        text: String,
+        /// Trimmed, and not empty. `None` if the object has no such text.
+        text: Option<String>,
         /// At most [`ClientFrame::MAX_ID_BYTES`] bytes.
         id: Option<String>,
         /// The complete object, as the client sent it.
@@ -148,12 +148,11 @@ impl<'a> ClientFrame<'a> {
                     .ok_or(InvalidFrame::BadId)?,
             ),
         };
-        let text = fields.message.and_then(string).ok_or(InvalidFrame::EmptyMessage)?;
-        let text = match text.trim() {
-            "" => return Err(InvalidFrame::EmptyMessage),
-            trimmed if trimmed.len() == text.len() => text,
-            trimmed => trimmed.to_owned(),
-        };
+        let text = fields.message.and_then(string).and_then(|text| match text.trim() {
+            "" => None,
+            trimmed if trimmed.len() == text.len() => Some(text),
+            trimmed => Some(trimmed.to_owned()),
+        });
         Ok(Self::Message { text, id, data })
     }
 

@@ -156,7 +156,7 @@ impl Replies {
                     sender,
                     RelayedMessage { mark, lease, turn, task, context },
                     &message.message_id,
-                    reply,
+                    *reply,
                 );
             }
             ReplySource::Worker => {

@@ -204,9 +204,10 @@ impl StreamedReply {
                     Err(PublishError::TooLarge) => return self.publish_lost(&TOO_LARGE).await,
                     published => published?,
                 }
-                if name != "error" {
-                    timing.record_completion(Instant::now());
+                if name == EventName::Error.label() {
+                    return Ok(GenerationEnd::TaskFailed.into());
                 }
+                timing.record_completion(Instant::now());
                 return Ok(GenerationEnd::Completed.into());
             }
             match self.publisher.publish(json).await {

@@ -59,7 +59,12 @@ impl Session {
     fn on_json(self: &Rc<Self>, text: &str) {
         #[cfg(any(test, feature = "internals"))]
         super::panics::panic_on_request(text.strip_prefix("{\"type\"").unwrap_or_default());
-        let frame = ClientFrame::parse(text);
+        let frame = ClientFrame::parse(text).and_then(|frame| match frame {
+            ClientFrame::Message { text: None, .. } if self.needs_text() => {
+                Err(InvalidFrame::EmptyMessage)
+            }
+            frame => Ok(frame),
+        });
         let (kind, id) = match &frame {
             Ok(ClientFrame::Ping) => (FrameKind::Ping, None),
             Ok(ClientFrame::Cancel { .. }) => (FrameKind::Cancel, None),
@@ -83,6 +88,7 @@ impl Session {
                 }
             }
             Ok(ClientFrame::Message { text: message, id, data }) => {
+                let message = message.unwrap_or_default();
                 if !self.check_message(&message, data, id.as_deref()) {
                     return;
                 }
@@ -132,6 +138,15 @@ impl Session {
             return true;
         }
         false
+    }
+
+    /// Whether the text of a message is a part of what the upstream gets, so that there must be one.
+    fn needs_text(&self) -> bool {
+        let (route, config) = (self.client.route.borrow(), self.services.config());
+        match route.upstream.as_deref().and_then(|name| config.upstreams.kind(name)) {
+            Some(UpstreamKind::Http(http)) => http.request.needs_text,
+            _ => true,
+        }
     }
 
     /// Checks that the upstream can read the client's object. A Celery task and a body that is made of a template have

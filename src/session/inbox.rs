@@ -15,7 +15,7 @@ const INBOX_LENGTH: usize = 16;
 #[derive(Default)]
 pub(super) struct Inbox {
     waiting: VecDeque<CheckedMessage>,
-    /// The bytes of the messages that wait, and of the one that is being relayed.
+    /// The bytes of the messages that wait, and twice those of the one that is being relayed.
     bytes: usize,
     /// A task relays the messages.
     is_relaying: bool,
@@ -38,9 +38,11 @@ impl RelayTask {
         loop {
             let next = self.session.inbox.borrow_mut().waiting.pop_front();
             let Some(message) = next else { return };
+            // What the upstream is sent is made of the message, and held along with it.
             let bytes = size(&message);
+            self.session.inbox.borrow_mut().bytes += bytes;
             self.session.relay(message).await;
-            self.session.inbox.borrow_mut().bytes -= bytes;
+            self.session.inbox.borrow_mut().bytes -= 2 * bytes;
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use hyper::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
+use hyper::header::{CONNECTION, COOKIE, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::ForwardedNames;
+use crate::protocol::header_has_token;
 
 /// What is kept of a handshake for as long as its connection. It may be credentials, so that it has no readable debug
 /// output. Invariant: it is no larger than [`Forwarded::MAX_BYTES`].
@@ -29,15 +30,17 @@ impl Forwarded {
         names: &ForwardedNames,
         handshake: &HeaderMap,
     ) -> Result<Option<Arc<Self>>, TooLarge> {
-        let headers = names.headers.iter().flat_map(|name| {
+        // What the client's `Connection` names is for the gateway alone (RFC 9110 section 7.6.1).
+        let is_of_connection =
+            |name: &HeaderName| header_has_token(handshake, &CONNECTION, name.as_str());
+        let passed = names.headers.iter().filter(|name| !is_of_connection(name));
+        let headers = passed.flat_map(|name| {
             let values = handshake.get_all(name).iter();
             values.filter_map(|value| Some((name.clone(), copy(value)?)))
         });
         let cookies = handshake.get_all(COOKIE).iter();
         let cookies = cookies.flat_map(|value| value.as_bytes().split(|byte| *byte == b';'));
-        let cookies = cookies.map(<[u8]>::trim_ascii).filter(|pair| {
-            cookie_name(pair).is_some_and(|name| names.cookies.iter().any(|c| c.as_bytes() == name))
-        });
+        let cookies = cookies.map(<[u8]>::trim_ascii).filter(|pair| names_cookie(names, pair));
         let kept = Self { headers: headers.collect(), cookies: cookies.map(Box::from).collect() };
         if kept.bytes() > Self::MAX_BYTES {
             return Err(TooLarge);
@@ -60,10 +63,8 @@ impl Forwarded {
         for (name, value) in asked() {
             request.append(name, value.clone());
         }
-        let asked = |pair: &&Box<[u8]>| {
-            cookie_name(pair).is_some_and(|name| names.cookies.iter().any(|c| c.as_bytes() == name))
-        };
-        let cookies: Vec<&[u8]> = self.cookies.iter().filter(asked).map(|pair| &**pair).collect();
+        let cookies = self.cookies.iter().map(|pair| &**pair);
+        let cookies: Vec<&[u8]> = cookies.filter(|pair| names_cookie(names, pair)).collect();
         if !cookies.is_empty()
             && let Ok(mut value) = HeaderValue::from_bytes(&cookies.join(&b"; "[..]))
         {
@@ -86,10 +87,11 @@ fn copy(value: &HeaderValue) -> Option<HeaderValue> {
     Some(copy)
 }
 
-/// The name in `name=value`; `None` if there is no `=`.
-fn cookie_name(pair: &[u8]) -> Option<&[u8]> {
-    let end = pair.iter().position(|byte| *byte == b'=')?;
-    Some(pair[..end].trim_ascii())
+/// Whether `names` has the cookie in `name=value`. Without a `=` it has no name.
+fn names_cookie(names: &ForwardedNames, pair: &[u8]) -> bool {
+    let Some(end) = pair.iter().position(|byte| *byte == b'=') else { return false };
+    let name = pair[..end].trim_ascii();
+    names.cookies.iter().any(|cookie| cookie.as_bytes() == name)
 }
 
 #[cfg(test)]

@@ -159,8 +159,9 @@ impl Relay<'_> {
     }
 }
 
-/// Returns the URL of each replica for a message. Names of the path come first, then what is known of the message.
-pub(super) fn url(template: &Template, message: &Message) -> Result<Uri, UnfitForUrl> {
+/// Returns the URL of a replica for a message. Names of the path come first, then what is known of the message. `Err`
+/// tells the client why there is none.
+pub(super) fn url(template: &Template, message: &Message) -> Result<Uri, &'static str> {
     let url = template.fill_url_from(&message.params, |name| match name {
         "user_id" => UrlValue::Name(user_in_template(message.user_id.as_ref()).to_string().into()),
         "channel" => UrlValue::Name(message.channel.as_str().into()),
@@ -175,9 +176,9 @@ pub(super) fn url(template: &Template, message: &Message) -> Result<Uri, UnfitFo
             (None, "task_id") => UrlValue::Name((&*message.task_id).into()),
             (None, _) => UrlValue::Name("".into()),
         },
-    })?;
-    // The values may also make it longer than a URL can be.
-    url.try_into().map_err(|_| UnfitForUrl)
+    });
+    let url = url.map_err(|UnfitForUrl| super::UNFIT_FOR_URL)?;
+    url.try_into().map_err(|_| "the message is too long for the URL of the service")
 }
 
 /// Returns the body for a message. `Err` tells the client why there is none.

@@ -24,7 +24,9 @@ pub(super) fn fill_object(
     object: &ObjectTemplate,
     message: &Message,
 ) -> Result<Box<RawValue>, InvalidMessage> {
-    let mut filler = Filler::new(message, ReadBy::Celery);
+    let mut names = Vec::new();
+    object.iter().for_each(|(_, value)| value.field_names(&mut names));
+    let mut filler = Filler::new(message, ReadBy::Celery, names);
     filler.object(object)?;
     let json = String::from_utf8(filler.out).map_err(|error| error.to_string())?;
     RawValue::from_string(json).map_err(unwritten)
@@ -35,7 +37,9 @@ pub(super) fn fill_body(
     body: &ValueTemplate,
     message: &Message,
 ) -> Result<Vec<u8>, InvalidMessage> {
-    let mut filler = Filler::new(message, ReadBy::HttpServer);
+    let mut names = Vec::new();
+    body.field_names(&mut names);
+    let mut filler = Filler::new(message, ReadBy::HttpServer, names);
     match filler.value("the body", body)? {
         Written::Value => Ok(filler.out),
         Written::Nothing => Err("the message has no body".to_owned()),
@@ -56,16 +60,18 @@ enum Written {
 struct Filler<'a> {
     message: &'a Message,
     read_by: ReadBy,
-    /// The fields of the client's object, once one is used.
+    /// The names of all fields in the template.
+    names: Vec<&'a str>,
+    /// These fields of the client's object, once one is used.
     object: Option<ClientObject<'a>>,
     out: Vec<u8>,
 }
 
 impl<'a> Filler<'a> {
-    fn new(message: &'a Message, read_by: ReadBy) -> Self {
+    fn new(message: &'a Message, read_by: ReadBy, names: Vec<&'a str>) -> Self {
         // Most of a large message is one field of it.
         let out = Vec::with_capacity(message.data.get().len() + 256);
-        Self { message, read_by, object: None, out }
+        Self { message, read_by, names, object: None, out }
     }
 
     /// Writes a value. `name` is that of the member or list it belongs to, for the client.
@@ -154,7 +160,7 @@ impl<'a> Filler<'a> {
         let object = match &self.object {
             Some(object) => object,
             None => self.object.insert(
-                ClientObject::read(&self.message.data)
+                ClientObject::read(&self.message.data, &self.names)
                     .ok_or("the message holds a name that cannot be passed on")?,
             ),
         };

@@ -87,6 +87,27 @@ async fn a_message_is_a_task() {
     assert_ne!(tag(&next), tag(&envelope));
 }
 
+/// Arguments are written as the bodies of HTTP requests are.
+#[tokio::test]
+async fn arguments_hold_values_at_any_depth() {
+    let redis = Redis::start().await;
+    let gateway = Gateway::start(settings(
+        &redis,
+        "[[upstream.worker.tasks]]\nchannel = \"chat_deep-*\"\ntask = \"deep\"\n\
+         kwargs = { options = { text = \"{message}\", stop = [], list = [{ spread = \"items\" }, { int = \"{user_id}\" }] } }",
+    ))
+    .await;
+    let mut client = ana_at(&gateway, "/ws/chat/deep-1/").await;
+    let queued = send(&mut client, json!({"message": "hi \"", "items": [{"a": 1.5}, null]})).await;
+    assert_eq!(queued["event"], "task_queued", "{queued}");
+    let (_, body) = pop(&redis, "celery").await;
+    let options = json!({"text": "hi \"", "stop": [], "list": [{"a": 1.5}, null, 7]});
+    assert_eq!(body[1], json!({ "options": options }));
+    let marked = json!({"message": "hi", "items": [{"__type__": "uuid", "__value__": "x"}]});
+    let error = send(&mut client, marked).await;
+    assert_eq!(error["error"], "items holds an object with \"__type__\" and \"__value__\"");
+}
+
 #[tokio::test]
 async fn a_message_that_is_no_task_is_refused_before_the_broker() {
     let redis = Redis::start().await;

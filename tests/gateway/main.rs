@@ -19,6 +19,7 @@ mod concurrent;
 mod conformance;
 mod credentials;
 mod descriptors;
+mod dialects;
 mod disconnect;
 mod django_tokens;
 mod failover;

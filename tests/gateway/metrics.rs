@@ -114,8 +114,10 @@ async fn a_streamed_reply_is_timed(engine: Engine) {
         writers.lock().unwrap().pop().unwrap().write(end);
         client.next_json().await;
     }
-    completed(&gateway, 3.0).await;
-    assert_eq!(Times::of(&gateway).await.counts(), [2.0, 2.0, 3.0]);
+    completed(&gateway, 2.0).await;
+    let failed = [ROUTE, ("outcome", "task_failed")];
+    gateway.wait_for_metric("tidegate_generations_total", &failed, 1.0).await;
+    assert_eq!(Times::of(&gateway).await.counts(), [2.0, 2.0, 2.0]);
 }
 
 async fn a_workers_reply_is_timed(engine: Engine) {

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::json;
 
 use super::rig::echo::{Echo, WebSocketServer};
-use super::rig::{Client, Event, Gateway, Settings, Upstream, until, within};
+use super::rig::raw::Received;
+use super::rig::{Client, Event, Gateway, RawClient, Settings, Upstream, until, within};
 
 /// More messages than all buffers between the two ends hold.
 const MESSAGES: usize = 160;
@@ -301,6 +302,39 @@ async fn a_slow_server_makes_its_client_wait_and_loses_nothing() {
     let memory = gateway.memory("RssAnon");
     assert!(memory < 40 << 20, "{memory} bytes for a slow server");
     all_arrive(&mut socket).await;
+}
+
+/// A client that is not read, or that takes nothing, answers no ping, and is not closed for it.
+#[tokio::test]
+async fn a_stall_is_not_taken_for_silence() {
+    let mut server = WebSocketServer::start().await;
+    let url = format!("{}/rooms/{{room}}", server.url());
+    let patient = format!("kind = \"websocket\"\nurl = {url:?}\ntimeout = \"60s\"");
+    let heartbeat = "binary = \"relay\"\nidle_ping = \"1s\"\npong_timeout = \"1s\"";
+    let settings = one_thread("")
+        .upstream("server", &patient)
+        .each_route(|route| route.replace("binary = \"relay\"", heartbeat));
+    let gateway = Gateway::start(settings).await;
+    let (sender, mut slow_server) = pair(&gateway, &mut server).await;
+    let to_server = send_all(sender);
+    let (mut slow_client, sender) = pair(&gateway, &mut server).await;
+    let to_client = send_all(Box::new(sender));
+    // The time of a client that has come later is over.
+    let mut silent = RawClient::open(gateway.addr(), "/raw/8").await;
+    let _socket = server.accept().await;
+    loop {
+        match silent.next().await {
+            Received::Ping(_) => {}
+            received => {
+                assert!(matches!(received, Received::Close(Some(4009), _)), "{received:?}");
+                break;
+            }
+        }
+    }
+    for sent in [&to_server, &to_client] {
+        assert!(sent.load(Ordering::SeqCst) < MESSAGES, "its sender must wait");
+    }
+    tokio::join!(all_arrive(&mut slow_server), all_arrive(&mut slow_client));
 }
 
 #[tokio::test]

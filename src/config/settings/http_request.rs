@@ -13,6 +13,8 @@ pub struct HttpRequest {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     pub forward: ForwardedNames,
     pub body: RequestBody,
+    /// Whether the client's `message` is a part of the request, so that it must be a text.
+    pub needs_text: bool,
 }
 
 impl HttpRequest {
@@ -34,6 +36,7 @@ impl Default for HttpRequest {
             headers: Vec::new(),
             forward: ForwardedNames::default(),
             body: RequestBody::Envelope,
+            needs_text: true,
         }
     }
 }

@@ -83,4 +83,19 @@ impl ValueTemplate {
             Self::Constant(_) | Self::Field(_) => {}
         }
     }
+
+    /// Adds the names of all fields of the client's object that are used, some of them several times.
+    pub fn field_names<'a>(&'a self, names: &mut Vec<&'a str>) {
+        match self {
+            Self::Field(field) => names.push(&field.name),
+            Self::Object(members) => {
+                members.iter().for_each(|(_, value)| value.field_names(names));
+            }
+            Self::List(items) => items.iter().for_each(|item| match item {
+                ListItem::One(value) => value.field_names(names),
+                ListItem::Spread(field) => names.push(&field.name),
+            }),
+            Self::Text(_) | Self::Integer(_) | Self::Constant(_) => {}
+        }
+    }
 }

@@ -46,13 +46,14 @@ metrics! {
 label_enum! {
     /// How a generation ended.
     pub enum GenerationEnd {
-        /// The upstream or its worker sent a terminal event, or the stream ended regularly.
+        /// The upstream or its worker sent a terminal event, which can be an error of a worker's, or the stream ended
+        /// regularly.
         Completed => "completed",
         /// The upstream died, or sent something that could not be published.
         WorkerLost => "worker_lost",
-        /// The result of its task is a failure.
+        /// The result of its task is a failure, or its stream ended with an error.
         TaskFailed => "task_failed",
-        /// A client cancelled it.
+        /// A client cancelled it, or the upstream was stopped by other means.
         Cancelled => "cancelled",
         /// Its end was not seen within `max_duration`.
         Overdue => "overdue",

@@ -2,7 +2,7 @@ use super::*;
 
 fn field_for(json: &str, read_by: ReadBy) -> Option<Result<String, FieldProblem>> {
     let data = RawValue::from_string(format!(r#"{{"a":{json},"other":"\ud800"}}"#)).unwrap();
-    let object = ClientObject::read(&data).unwrap();
+    let object = ClientObject::read(&data, &["a"]).unwrap();
     object.field("a", read_by).map(|field| field.map(str::to_owned))
 }
 
@@ -32,7 +32,7 @@ fn fields_are_read_unchanged() {
     }
     assert!(field("null").is_none());
     let data = RawValue::from_string("{}".to_owned()).unwrap();
-    assert!(ClientObject::read(&data).unwrap().field("a", ReadBy::Celery).is_none());
+    assert!(ClientObject::read(&data, &["a"]).unwrap().field("a", ReadBy::Celery).is_none());
 }
 
 #[test]
@@ -65,5 +65,16 @@ fn values_that_a_worker_could_not_decode_are_refused() {
         assert_eq!(for_server.is_ok(), is_marked, "{json}");
     }
     let data = RawValue::from_string(r#"{"\ud800":1}"#.to_owned()).unwrap();
-    assert!(ClientObject::read(&data).is_none());
+    assert!(ClientObject::read(&data, &["a"]).is_none());
+}
+
+#[test]
+fn only_wanted_fields_are_kept_and_the_last_of_each_counts() {
+    let data = r#"{"b":1,"a":1, "c":{"a":5},"\u0061" : [2, 3] ,"d":null}"#;
+    let data = RawValue::from_string(data.to_owned()).unwrap();
+    let object = ClientObject::read(&data, &["a", "c", "d", "e"]).unwrap();
+    let field = |name: &str| object.field(name, ReadBy::HttpServer);
+    assert_eq!(field("a"), Some(Ok("[2, 3]")));
+    assert_eq!(field("c"), Some(Ok(r#"{"a":5}"#)));
+    assert_eq!((field("b"), field("d"), field("e")), (None, None, None));
 }

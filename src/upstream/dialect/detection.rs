@@ -33,6 +33,8 @@ struct Members<'a> {
     event: Text<'a>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "errorText")]
+    error_text: Text<'a>,
 }
 
 /// The dialect that the head of a response names; `None` = the first event has to show it.
@@ -78,6 +80,8 @@ pub(in crate::upstream) fn detect(name: &str, data: &str) -> Option<Dialect> {
         "message_start" | "message" | "ping" | "content_block_start" => Some(Dialect::Anthropic),
         "start" | "start-step" | "text-start" | "text-delta" | "reasoning-start"
         | "tool-input-start" | "message-metadata" => Some(Dialect::AiSdk),
+        "error" if members.error_text.get().is_some() => Some(Dialect::AiSdk),
+        kind if kind.starts_with("data-") => Some(Dialect::AiSdk),
         kind if is_ag_ui(kind) => Some(Dialect::AgUi),
         // Most APIs that fail at once say so in this form.
         _ if members.error.is_some() => Some(Dialect::OpenaiChat),

@@ -21,8 +21,8 @@ const MAX_MESSAGES: usize = 256;
 const MAX_ID_BYTES: usize = 256;
 /// The most calls of one message.
 const MAX_CALLS: usize = 128;
-/// The most bytes of the arguments of a call whose parts are whole each time.
-const MAX_ARGUMENT_BYTES: usize = 64 * 1024;
+/// The most bytes of the arguments of all open calls whose parts are whole each time.
+const MAX_ARGUMENT_BYTES: usize = 1024 * 1024;
 
 #[derive(Default)]
 pub(super) struct LangGraph {
@@ -208,6 +208,7 @@ impl LangGraph {
 
     fn read_assistant(&mut self, message: &Message<'_>, mode: Mode, sink: &mut Sink<'_>) {
         let at = self.message(message.id.word());
+        let kept = self.messages.iter().map(MessageState::kept_bytes).sum::<usize>();
         let state = &mut self.messages[at];
         state.read_texts(message, mode, sink);
         let chunks = message.call_chunks();
@@ -215,7 +216,7 @@ impl LangGraph {
             state.read_chunks(&chunks, sink);
         } else {
             let calls = message.calls();
-            state.read_calls(&calls, sink);
+            state.read_calls(&calls, MAX_ARGUMENT_BYTES.saturating_sub(kept), sink);
             if mode == Mode::Deltas && !calls.is_empty() {
                 state.end_calls(sink);
             }
@@ -273,10 +274,15 @@ impl LangGraph {
             self.forgotten.add(oldest.usage);
         }
         self.count += 1;
-        let id = if id.len() <= MAX_ID_BYTES { id.to_owned() } else { String::new() };
-        self.messages.push_back(MessageState { id, number: self.count, ..Default::default() });
+        let state = MessageState { id: bounded(id), number: self.count, ..Default::default() };
+        self.messages.push_back(state);
         self.messages.len() - 1
     }
+}
+
+/// An id that is remembered; empty if it is too long for that.
+fn bounded(id: &str) -> String {
+    if id.len() <= MAX_ID_BYTES { id.to_owned() } else { String::new() }
 }
 
 impl MessageState {
@@ -314,7 +320,7 @@ impl MessageState {
             if id.is_some() || name.is_some() {
                 let id = id.unwrap_or_default();
                 if self.calls.len() < MAX_CALLS && !self.calls.iter().any(|it| it.index == index) {
-                    self.calls.push(CallState { index, id: id.as_str().to_owned(), whole: None });
+                    self.calls.push(CallState { index, id: bounded(id.as_str()), whole: None });
                 }
                 sink(Item::ToolStart { call, id, name: name.unwrap_or_default(), choice: 0 });
             }
@@ -324,16 +330,21 @@ impl MessageState {
         }
     }
 
-    /// Reads calls of which each part has the whole arguments so far.
-    fn read_calls(&mut self, calls: &[langchain::Call<'_>], sink: &mut Sink<'_>) {
+    /// The bytes of arguments that are kept.
+    fn kept_bytes(&self) -> usize {
+        self.calls.iter().filter_map(|call| call.whole.as_deref()).map(str::len).sum()
+    }
+
+    /// Reads calls of which each part has the whole arguments so far, and keeps as many bytes of them as it may.
+    fn read_calls(&mut self, calls: &[langchain::Call<'_>], may: usize, sink: &mut Sink<'_>) {
+        let may = may + self.kept_bytes();
         for (position, call) in calls.iter().enumerate() {
             let index = position as u64;
             let id = call.id.word();
-            if self.ended.iter().any(|ended| ended == id) {
+            if !id.is_empty() && self.ended.iter().any(|ended| ended == id) {
                 continue;
             }
-            let whole =
-                call.args.map(RawValue::get).filter(|args| args.len() <= MAX_ARGUMENT_BYTES);
+            let whole = call.args.map(RawValue::get).filter(|args| args.len() <= may / calls.len());
             let whole = whole.map(str::to_owned);
             if let Some(open) = self.calls.iter_mut().find(|open| open.index == index) {
                 open.whole = whole.or(open.whole.take());
@@ -342,7 +353,7 @@ impl MessageState {
             if self.calls.len() == MAX_CALLS {
                 return;
             }
-            self.calls.push(CallState { index, id: id.to_owned(), whole });
+            self.calls.push(CallState { index, id: bounded(id), whole });
             sink(Item::ToolStart {
                 call: CallKey::Number(self.number, index),
                 id: call.id.get().unwrap_or_default(),

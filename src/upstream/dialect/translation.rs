@@ -332,6 +332,8 @@ impl State {
     }
 
     fn publish_native(&mut self, name: &str, data: &str) -> Result<(), Untranslatable> {
+        // Some events are only a name.
+        let data = if data.is_empty() { "null" } else { data };
         // It may be nested more deeply than clients can read.
         let json = json_text(data).ok_or(Untranslatable::NotJson)?;
         self.publications.push_back(self.writer.native(name, &json));

@@ -57,6 +57,14 @@ fn only_what_is_named_is_kept_with_all_its_values() {
 }
 
 #[test]
+fn what_is_of_the_connection_is_not_kept() {
+    let handshake =
+        handshake(&[("connection", "Upgrade, X-Tenant"), ("x-tenant", "a"), ("x-other", "b")]);
+    let names = names(&["x-tenant", "x-other"], &[]);
+    assert_eq!(forward(&names, &names, &handshake), ["user-agent: tidegate", "x-other: b"]);
+}
+
+#[test]
 fn nothing_is_kept_without_a_name_or_a_value() {
     let handshake = handshake(&[("cookie", "a=1"), ("x-a", "1")]);
     for names in [ForwardedNames::default(), names(&["x-b"], &["b"])] {

@@ -127,7 +127,16 @@ fn messages_that_do_not_fit_are_refused() {
         (r#"{ a = { field = "a", type = "bool" } }"#, r#"{"a":0}"#, "a must be true or false"),
         (r#"{ a = { field = "a", type = "object" } }"#, r#"{"a":[]}"#, "a must be an object"),
         (r#"{ a = { field = "a", type = "list" } }"#, r#"{"a":{}}"#, "a must be a list"),
-        (r#"{ a = { field = "a" } }"#, r#"{"a":1e999}"#, "a holds a number that is out of range"),
+        (
+            r#"{ a = { field = "a" } }"#,
+            r#"{"a":[1,18446744073709551616]}"#,
+            "a holds a number that is out of range",
+        ),
+        (
+            r#"{ a = { field = "a" } }"#,
+            r#"{"a":1e999}"#,
+            "a holds text, a number or nesting that cannot be passed on",
+        ),
         (
             r#"{ a = { field = "a" } }"#,
             r#"{"a":"\ud800"}"#,

@@ -66,7 +66,10 @@ async fn what_is_no_valid_body_is_refused_before_it_is_sent() {
         (r#"{"message":"a","messages":null}"#, "messages is required"),
         (r#"{"message":"a","messages":"b"}"#, "messages must be a list"),
         (r#"{"message":"a","messages":[],"seed":1.5}"#, "seed must be an integer"),
-        (r#"{"message":"a","messages":[1e999]}"#, "messages holds a number that is out of range"),
+        (
+            r#"{"message":"a","messages":[18446744073709551616]}"#,
+            "messages holds a number that is out of range",
+        ),
     ] {
         let error = refused(&mut client, message).await;
         assert_eq!(error, (json!("upstream_rejected"), json!(text)), "{message}");
@@ -80,6 +83,38 @@ async fn what_is_no_valid_body_is_refused_before_it_is_sent() {
     assert_eq!(gateway.metric("tidegate_upstream_requests_total", &labels).await, 6.0);
     let request = sent(&mut client, &upstream, r#"{"message":"a","messages":[ ]}"#).await;
     assert_eq!(request.json()["messages"].as_array().unwrap().len(), 2);
+}
+
+/// A page that speaks the API's own vocabulary.
+#[tokio::test]
+async fn a_message_needs_a_text_only_where_it_is_sent() {
+    let upstream = Upstream::accepting().await;
+    let url = upstream.url("/");
+    for (lines, is_needed) in [
+        ("body = \"data\"", false),
+        ("body = { input = { field = \"input\" } }", false),
+        ("method = \"GET\"", false),
+        ("body = { input = [\"{message}\"] }", true),
+        ("body = \"envelope\"", true),
+    ] {
+        let gateway = Gateway::start(settings_to(&url, lines)).await;
+        let (mut client, _) = Client::connected(&gateway, PATH).await;
+        for message in [r#"{"input":[1]}"#, r#"{"input":[1],"message":{"text":"x"}}"#] {
+            if is_needed {
+                assert_eq!(refused(&mut client, message).await.0, "empty_message", "{lines}");
+                continue;
+            }
+            let request = sent(&mut client, &upstream, message).await;
+            match request.method == "GET" {
+                true => assert!(request.body.is_empty()),
+                false => assert_eq!(request.json()["input"], json!([1]), "{lines}"),
+            }
+        }
+    }
+    let gateway =
+        Gateway::start(settings_to(&upstream.url("/?q={message}"), "method = \"GET\"")).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    assert_eq!(refused(&mut client, "{}").await.0, "empty_message");
 }
 
 /// A page that sends its whole history with each message, without a setting.

@@ -83,6 +83,17 @@ async fn what_is_named_is_forwarded_and_nothing_else() {
     assert_eq!(values(&request, "cookie"), ["other=1; theme=\"dark mode\"; theme=light"]);
 }
 
+/// A page's address may have the token that its socket connected with.
+#[tokio::test]
+async fn no_token_of_the_gateway_is_forwarded_in_a_referer() {
+    let upstream = Upstream::accepting().await;
+    let gateway = Gateway::start(settings(&upstream, "forward_headers = [\"Referer\"]")).await;
+    let referer = "https://app.example.com/chat?a=1&connection%5Ftoken=hunter2&b=2";
+    let mut client = opened(&gateway, &[("referer", referer)]).await;
+    let request = sent(&mut client, &upstream, &hello()).await;
+    assert_eq!(request.header("referer"), Some("https://app.example.com/chat?a=1&b=2"));
+}
+
 /// The cookie of the gateway's own session is forwarded only where it is named.
 #[tokio::test]
 async fn the_session_cookie_is_forwarded_only_by_its_name() {

@@ -97,8 +97,9 @@ async fn a_get_has_the_message_in_its_query_and_no_body() {
     assert!(request.path.contains("&q=..&"), "{}", request.path);
     // It does not fit in a URL.
     let long = json!({"message": "🚀".repeat(9_999)}).to_string();
-    let (code, _) = refused(&mut client, &long).await;
+    let (code, text) = refused(&mut client, &long).await;
     assert_eq!(code, "upstream_rejected");
+    assert_eq!(text, "the message is too long for the URL of the service");
     assert_eq!(upstream.requests().len(), 2);
 }
 

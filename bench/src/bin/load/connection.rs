@@ -24,8 +24,12 @@ pub struct Connection {
 impl Connection {
     /// Connects to `/ws/chat/{conversation}/` and reads the `connected` event.
     pub async fn open(server: SocketAddr, conversation: &str) -> Result<Self> {
-        let (mut connection, rest) =
-            Self::upgrade(server, &format!("/ws/chat/{conversation}/")).await?;
+        Self::open_path(server, &format!("/ws/chat/{conversation}/")).await
+    }
+
+    /// Connects to a path and reads the `connected` event.
+    pub async fn open_path(server: SocketAddr, path: &str) -> Result<Self> {
+        let (mut connection, rest) = Self::upgrade(server, path).await?;
         if connection.counter.count(&rest) == 0 {
             connection.frames().await?;
         }

@@ -10,6 +10,7 @@ mod idle;
 mod process;
 mod publisher;
 mod relay;
+mod stream;
 
 use std::net::SocketAddr;
 
@@ -30,6 +31,8 @@ enum Command {
     Fanout(fanout::Options),
     /// Sends one message after the other on every connection; the server relays them to an upstream in this process.
     Relay(relay::Options),
+    /// Asks for one long streamed reply after the other on every connection.
+    Stream(stream::Options),
     /// Sends one message after the other on every connection to an echo server behind the measured proxy.
     Echo(echo::Options),
 }
@@ -57,6 +60,7 @@ fn main() -> Result<()> {
             Command::Idle(options) => idle::run(options).await,
             Command::Fanout(options) => fanout::run(options).await,
             Command::Relay(options) => relay::run(options).await,
+            Command::Stream(options) => stream::run(options).await,
             Command::Echo(options) => echo::run(options).await,
         }
     })?;

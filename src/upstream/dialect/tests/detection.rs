@@ -18,6 +18,8 @@ fn the_first_event_shows_the_dialect() {
         ("", r#"[{"promptFeedback":{}}]"#, Some(Dialect::Gemini)),
         ("", r#"{"model":"m","response":"a","done":false}"#, Some(Dialect::Ollama)),
         ("", r#"{"type":"start","messageId":"a"}"#, Some(Dialect::AiSdk)),
+        ("", r#"{"type":"data-weather","data":{}}"#, Some(Dialect::AiSdk)),
+        ("", r#"{"type":"error","errorText":"no"}"#, Some(Dialect::AiSdk)),
         ("", r#"{"type":"RUN_STARTED"}"#, Some(Dialect::AgUi)),
         ("metadata", r#"{"run_id":"r","attempt":1}"#, Some(Dialect::Langgraph)),
         ("messages|ns", "[{},{}]", Some(Dialect::Langgraph)),

@@ -192,6 +192,22 @@ fn langserve() {
         &[r#"{"event":"chunk","chunk":"H"}"#, r#"{"event":"chunk","chunk":"i"}"#, STOP],
         Some(Outcome::Completed),
     );
+    let native = read(
+        Format::sse,
+        Dialect::Langgraph,
+        Publish::Native,
+        &(named(&[run, ("data", "\"H\"")]) + "event: end\r\n\r\n"),
+    );
+    let objects = [
+        r#"{"event":"native","name":"metadata","data":{"run_id": "r"}}"#,
+        r#"{"event":"native","name":"data","data":"H"}"#,
+        r#"{"event":"native","name":"end","data":null}"#,
+        STOP,
+    ];
+    let events = objects.map(str::to_owned).to_vec();
+    assert_eq!(native, Read { events, end: Some(Outcome::Completed) });
+    // Its end is always written.
+    check_run(&named(&[run, ("data", "\"Hi\"")]), &[HI_EVENT], None);
     let message = r#"{"content": "Hi", "type": "AIMessageChunk", "id": "m1", "example": false}"#;
     check_run(
         &named(&[
