@@ -152,6 +152,24 @@ async fn a_reply_reaches_every_tab_and_ends_once() {
     chat.gateway.wait_for_metric("tidegate_upstream_replies_total", &complete, 1.0).await;
 }
 
+#[tokio::test]
+async fn an_event_can_have_a_megabyte() {
+    let mut chat = Chat::streaming("dialect = \"openai-chat\"", SSE).await;
+    let (task_id, writer) = chat.ask().await;
+    let text = "x".repeat(1_000_000);
+    assert!(writer.write(delta(&text) + &finish("stop")));
+    drop(writer);
+    let complete = json!({"event": "complete", "finish_reason": "stop"});
+    assert_eq!(chat.events(&task_id).await, [chunk(&text), complete]);
+    // An endless one ends the reply.
+    let (task_id, writer) = chat.ask().await;
+    while writer.write("data: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx".repeat(1024)) {
+        tokio::task::yield_now().await;
+    }
+    let events = chat.events(&task_id).await;
+    assert_eq!(events[0]["error"], "an event of the reply was too large");
+}
+
 /// Some servers write neither `[DONE]` nor their usage, and keep the connection.
 #[tokio::test]
 async fn a_proved_end_does_not_wait_for_the_end_of_the_body() {
