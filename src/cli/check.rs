@@ -1,8 +1,11 @@
 //! `tidegate check`: prints every mistake in a config file, without starting the gateway.
 
+mod connect;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use super::server_api::block_on;
 use super::{Failure, print_line};
 use crate::config::{Config, Environment, Mistakes};
 
@@ -15,6 +18,14 @@ pub struct Args {
     /// Fail if there are warnings
     #[arg(long)]
     strict: bool,
+
+    /// Also ask every server that the file names, once and without changing anything
+    ///
+    /// Redis servers get PING and, where the gateway runs scripts, SCRIPT LOAD; a key set is fetched; upstreams, the
+    /// proxy's servers, authorize URLs and the collector of spans get an OPTIONS request, whose status does not matter
+    /// except for 502, 503 and 504.
+    #[arg(long)]
+    connect: bool,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -35,6 +46,9 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::FAILURE);
     }
     print_line(format_args!("{file}: ok, {routes}, {upstreams}"));
+    if args.connect && !block_on(connect::all(&config))? {
+        return Ok(ExitCode::FAILURE);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

@@ -7,6 +7,7 @@
 
 mod backoff;
 mod batches;
+mod check;
 mod commands;
 mod health;
 mod key_watch;
@@ -23,6 +24,7 @@ pub mod test_server;
 
 use backoff::Backoff;
 pub use batches::Answers;
+pub use check::check;
 pub use commands::Commands;
 pub use health::Health;
 pub use key_watch::KeyWatch;

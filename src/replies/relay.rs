@@ -141,7 +141,7 @@ impl Replies {
                 self.publish_reply(
                     sender,
                     RelayedMessage { mark, lease, turn, task, context },
-                    reply,
+                    *reply,
                 );
             }
             ReplySource::Worker => {

@@ -19,7 +19,7 @@ pub use authenticator::{Authenticator, CredentialContext, CredentialRejection};
 pub use identity::Identity;
 #[cfg(test)]
 pub use jwt::JwtRejection;
-pub use jwt::{JwtFailure, JwtVerifier, sign_hs};
+pub use jwt::{JwtFailure, JwtVerifier, sign_hs, usable_keys};
 pub use record::TokenRecord;
 pub use session_version::SessionVersions;
 pub use store::{NotIssued, TokenStore};

@@ -283,7 +283,7 @@ fn finish_http(
         RelayResponse::Streaming(format, dialect, body) => {
             let in_flight = pending.accept(RequestOutcome::Streaming);
             let reply = Reply::new(body, format, dialect, config, in_flight, message);
-            let reply = ReplySource::Stream(reply);
+            let reply = ReplySource::Stream(Box::new(reply));
             Ok(Accepted { task_id: message.task_id.clone(), reply, task: None })
         }
         RelayResponse::Refused(error, reason) => Err(pending.refuse(error, &reason)),

@@ -41,7 +41,7 @@ pub enum ReplySource {
     /// A worker publishes the reply.
     Worker,
     /// The upstream streams the reply in its response.
-    Stream(Reply),
+    Stream(Box<Reply>),
 }
 
 /// Why a streamed reply is incomplete.

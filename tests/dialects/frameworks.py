@@ -1,7 +1,7 @@
 """Web servers and frameworks that stream a reply: it ends truly, and one that fails or is killed in the middle is seen.
 
 Each program of `frameworks/` streams the same reply in the form of Chat Completions. The gateway reads it as such, and
-once more with the dialect `events`, for which only the end of the body counts.
+again with the dialect `events`, for which only the end of the body counts, or an event that ends the reply.
 """
 
 import shutil
@@ -19,7 +19,6 @@ PROGRAMS = Path(sys.executable).parent
 HI = {"event": "chunk", "chunk": "Hi"}
 COMPLETE = {"event": "complete", "finish_reason": "stop"}
 LOST = {"event": "error", "code": "worker_lost", "error": "the reply broke off"}
-EXPECTED = {"end": [HI, COMPLETE], "raise": [HI, LOST], "kill": [HI, LOST]}
 
 
 @dataclass
@@ -53,8 +52,9 @@ ALL = [
     # nginx asks by HTTP/1.0, where a body ends with its connection, and passes that on as an end.
     Framework("nginx", f"{GUNICORN} gthread flask_app:app", is_proxied=True, failure="complete"),
 ]
-# A reply that fails leaves its stream open.
+# A reply that fails leaves its stream open, so that only its silence ends it.
 NEVER_ENDS = ["django-daphne"]
+SILENT = {"event": "error", "code": "worker_lost", "error": "the reply fell silent"}
 
 
 class Frameworks:
@@ -98,8 +98,10 @@ class Frameworks:
         text = ""
         for framework in self.chosen:
             url = f"http://127.0.0.1:{self.ports[framework.name]}{framework.path}/{{case}}"
-            text += conversation.route(framework.name, url, 'dialect = "openai-chat"\n')
-            text += conversation.route(f"{framework.name}-body", url, "retries = 0\n")
+            idle = 'stream_idle_timeout = "1s"\n' if framework.name in NEVER_ENDS else ""
+            text += conversation.route(framework.name, url, f'dialect = "openai-chat"\n{idle}')
+            text += conversation.route(f"{framework.name}-body", url, idle)
+            text += conversation.route(f"{framework.name}-event", url, f'end = "event"\n{idle}')
         return text
 
     def run(self, gateway, threads):
@@ -112,19 +114,22 @@ class Frameworks:
         def ask(route, case):
             return conversation.ask(f"{gateway.url}/ws/{route}/{case}/{uuid.uuid4()}", {"message": "hi"})
 
-        own, body = framework.name, f"{framework.name}-body"
+        own, body, event = framework.name, f"{framework.name}-body", f"{framework.name}-event"
+        failed = [HI, SILENT if own in NEVER_ENDS else LOST]
         wrong = []
+
+        def expect(what, seen, expected):
+            if seen != expected:
+                wrong.append((what, seen))
+
         try:
-            for case in ("end", "raise"):
-                if case == "raise" and own in NEVER_ENDS:
-                    continue
-                if (seen := ask(own, case)) != EXPECTED[case]:
-                    wrong.append((case, seen))
-                expected = "complete" if case == "end" else framework.failure
-                if (seen := ask(body, case)[-1])["event"] != expected:
-                    wrong.append((f"{case}, body", seen))
-            if (seen := ask(own, "kill")) != EXPECTED["kill"]:
-                wrong.append(("kill", seen))
+            expect("end", ask(own, "end"), [HI, COMPLETE])
+            expect("end by the body", ask(body, "end")[-1]["event"], "complete")
+            expect("end by an event", ask(event, "end")[-1]["event"], "complete")
+            expect("failure", ask(own, "raise"), failed)
+            expect("failure by the body", ask(body, "raise")[-1]["event"], framework.failure)
+            expect("failure by an event", ask(event, "raise")[-1], failed[-1])
+            expect("kill", ask(own, "kill"), [HI, LOST])
         except Exception as error:
             wrong.append(("", repr(error)))
         print(f"{'FAILED' if wrong else 'ok'}: {framework.name} {wrong or ''}", flush=True)

@@ -4,6 +4,7 @@ import json
 import sys
 import time
 import traceback
+import urllib.request
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,14 +16,14 @@ import conversation
 import examples
 
 
-def run(binary, servers, chosen, frameworks, stack, node):
+def run(binary, servers, chosen, frameworks, stack, node, chromium):
     """Returns how many replies are not as they should be."""
     with ThreadPoolExecutor(16) as threads:
         ask_directly(servers, threads)
         text = conversation.HEAD + config(servers, chosen) + frameworks.config()
         gateway = conversation.Gateway(binary, text, stack)
         failed = Table(gateway, servers, chosen).run(threads) + frameworks.run(gateway, threads)
-        return failed + examples.run(binary, Path(sys.executable), node, stack, threads)
+        return failed + examples.run(binary, Path(sys.executable), node, stack, threads, chromium)
 
 
 def ask_directly(servers, threads):
@@ -46,6 +47,11 @@ class Table:
             for api in self.chosen for route in (api.name, f"{api.name}-auto")
             for case, expected in cases.EXPECTED[api.name].items()
         ]
+        compared += [
+            threads.submit(self.compare_native, api, case)
+            for api in self.chosen if api.name in apis.REPEATABLE for case in ("text", "tool")
+            if case in cases.EXPECTED[api.name]
+        ]
         cancelled = [threads.submit(self.cancel, api) for api in self.chosen if api.name in cases.HANGING]
         failed = [future.result() for future in [*compared, *cancelled]].count(False)
         print(f"{'ok' if not failed else 'FAILED'}: {len(compared)} replies compared, {failed} differ", flush=True)
@@ -58,13 +64,39 @@ class Table:
         try:
             seen = [without_times(conversation.ask(url, apis.message(case))) for _ in range(times)]
         except Exception as error:
-            seen = [[repr(error)]]
+            seen = [[{"event": repr(error)}]]
+        if api.server == "aimock":
+            seen = [[event for event in events if not is_optional(event)] for events in seen]
         if all(events == expected for events in seen):
             return True
         seen = next(events for events in seen if events != expected)
         shown = "".join(f"\n  {json.dumps(event, ensure_ascii=False)}" for event in seen)
         print(f"FAILED: {route} {case}: published{shown}", flush=True)
         return False
+
+    def compare_native(self, api, case):
+        """A page that knows the API gets each of its objects, as the server has written it."""
+        try:
+            written = self.ask_server(api, case)
+            url = f"{self.gateway.url}/ws/{api.name}-native/{case}/{uuid.uuid4()}"
+            *seen, end = conversation.ask(url, apis.message(case))
+            assert end["event"] == "complete", end
+            assert [event["data"] for event in seen] == written, f"written:\n  {written}\npublished:\n  {seen}"
+        except Exception:
+            print(f"FAILED: {api.name} {case}, native\n{traceback.format_exc()}", flush=True)
+            return False
+        return True
+
+    def ask_server(self, api, case):
+        """Returns the objects that the server of an API writes."""
+        url = self.servers.url(api.server) + api.path.replace("{case}", case)
+        body = json.dumps(apis.filled(api.body, apis.message(case))).encode()
+        headers = {"Content-Type": "application/json", "Accept": "text/event-stream"}
+        request = urllib.request.Request(url, body, headers, method="POST")
+        with urllib.request.urlopen(request, timeout=conversation.DEADLINE) as answer:
+            lines = answer.read().decode().splitlines()
+        data = [line.removeprefix("data: ") for line in lines if line.startswith(("data: ", "{"))]
+        return [json.loads(line) for line in data if line != "[DONE]"]
 
     def cancel(self, api):
         """One tab asks, another one stops the reply, and the server sees its connection closed."""
@@ -98,6 +130,11 @@ class Table:
         return None
 
 
+def is_optional(event):
+    """Whether an event is no part of what aimock is compared with."""
+    return event["event"] == "usage" or event.get("state") == "arguments"
+
+
 def without_times(events):
     """Leaves out what Pydantic AI tells of the time."""
     for event in events:
@@ -109,7 +146,9 @@ def without_times(events):
 def config(servers, chosen):
     text = ""
     for api in chosen:
-        url, body = servers.url(api.server) + api.path, f"body = {api.body}\n"
+        url, body = servers.url(api.server) + api.path, f"body = {apis.toml(api.body)}\n"
         text += conversation.route(api.name, url, f'dialect = "{api.dialect}"\n{body}')
         text += conversation.route(f"{api.name}-auto", url, f'dialect = "auto"\n{body}')
+        native = f'dialect = "{api.dialect}"\npublish = "native"\n{body}'
+        text += conversation.route(f"{api.name}-native", url, native)
     return text

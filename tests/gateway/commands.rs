@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::rig::{Gateway, Redis, Settings, until, within};
 
+mod connect;
 mod health;
 mod printing;
 mod publish;

@@ -42,6 +42,11 @@ struct KeySet {
     keys: Vec<Value>,
 }
 
+/// Fetches a key set once, and returns how many of its keys can be used. `Err` describes the failure without the URL.
+pub async fn usable_keys(url: &Url) -> Result<usize, String> {
+    Ok(Source::new(url)?.fetch().await?.keys.len())
+}
+
 impl Source {
     pub(super) fn new(url: &Url) -> Result<Self, String> {
         let tls = http_client::tls_config(url.scheme() == "https")?;

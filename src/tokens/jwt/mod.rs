@@ -12,6 +12,7 @@ mod jwks;
 mod keys;
 mod sign;
 
+pub use fetch::usable_keys;
 pub use sign::sign_hs;
 
 use std::sync::Arc;

@@ -187,9 +187,8 @@ impl FinishReason {
             | "model_context_window_exceeded"
             | "max_messages"
             | "model_length" => Self::Length,
-            "tool_calls" | "tool-calls" | "function_call" | "tool_use" | "tool_call" => {
-                Self::ToolCalls
-            }
+            "tool_calls" | "tool-calls" | "function_call" | "FUNCTION_CALL" | "tool_use"
+            | "tool_call" => Self::ToolCalls,
             "refusal"
             | "content_filter"
             | "content-filter"

@@ -19,7 +19,7 @@ impl ReplySource {
 
     fn into_stream(self) -> Option<Reply> {
         match self {
-            Self::Stream(reply) => Some(reply),
+            Self::Stream(reply) => Some(*reply),
             Self::None | Self::Worker => None,
         }
     }

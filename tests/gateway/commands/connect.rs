@@ -1,0 +1,112 @@
+//! `tidegate check --connect`.
+
+use super::super::rig::{Reply, Upstream};
+use super::*;
+
+/// Runs the command on a config with these sections, and returns the code and the lines about servers.
+async fn check(sections: &str) -> (Option<i32>, Vec<String>) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("gateway.toml");
+    std::fs::write(&file, sections).unwrap();
+    let output = tidegate(&["check", "--connect", "--config", text(&file)]).await;
+    assert_eq!(output.stderr, "");
+    let about_servers = output.stdout.lines().filter(|line| !line.starts_with(text(&file)));
+    (output.code, about_servers.map(str::to_owned).collect())
+}
+
+fn route(upstream: &str) -> String {
+    format!(
+        "[[route]]\npath = \"/ws/{{room}}/\"\nchannel = \"room_{{room}}\"\nauth = [\"anonymous\"]\n\
+         upstream = \"{upstream}\"\n"
+    )
+}
+
+#[tokio::test]
+async fn every_server_is_asked_once() {
+    let redis = Redis::start().await;
+    let url = redis.url();
+    let upstream = Upstream::start(|request| match request.path.as_str() {
+        "/keys" => Reply::json(
+            200,
+            &json!({"keys": [{
+                "kty": "oct", "alg": "HS256", "k": "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTMy",
+            }, {
+                "kty": "EC", "crv": "P-256", "kid": "1",
+                "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+                "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0",
+            }]}),
+        ),
+        _ => Reply::status(405),
+    })
+    .await;
+    let sections = format!(
+        "[engine]\nkind = \"redis\"\n[engine.redis]\nurl = \"{url}\"\n[jwt]\njwks_url = \"{}\"\n\
+         {}[upstream.list]\nkind = \"redis-list\"\nkey = \"l\"\n\
+         [upstream.ai]\nkind = \"http\"\nurl = \"{}\"\n\
+         [upstream.socket]\nkind = \"websocket\"\nurl = \"{}\"\n",
+        upstream.url("/keys"),
+        route("ai"),
+        upstream.url("/chat/{room}?secret=s3cret"),
+        upstream.url("/ws/{room}").replacen("http", "ws", 1),
+    );
+    let (code, lines) = check(&sections).await;
+    assert_eq!(code, Some(0), "{lines:?}");
+    let origin = upstream.url("");
+    let all = "engine.redis.url, engine.redis.tokens_url, engine.redis.limits_url, \
+               engine.redis.pubsub_url, upstream.list.redis_url";
+    let address = url.trim_start_matches("redis://").split('/').next().unwrap().to_owned();
+    assert_eq!(
+        lines,
+        [
+            format!("{all}: {address} is a primary that answers"),
+            format!("jwt.jwks_url: {origin} has 1 usable key"),
+            format!("upstream.ai.url: {origin} answers (with 405 Method Not Allowed to OPTIONS)"),
+            format!(
+                "upstream.socket.url: {origin} answers (with 405 Method Not Allowed to OPTIONS)"
+            ),
+        ]
+    );
+    let mut asked: Vec<(String, String)> =
+        upstream.requests().iter().map(|it| (it.method.clone(), it.path.clone())).collect();
+    asked.sort();
+    let expected = [("GET", "/keys"), ("OPTIONS", "/chat/0?secret=s3cret"), ("OPTIONS", "/ws/0")];
+    assert_eq!(asked, expected.map(|(method, path)| (method.to_owned(), path.to_owned())));
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_is_named_without_secrets() {
+    let mut redis = Redis::start().await;
+    let url = redis.url();
+    redis.stop();
+    let upstream = Upstream::start(|request| match request.path.as_str() {
+        "/keys" => Reply::json(200, &json!({"keys": []})),
+        "/bad" => Reply::status(503),
+        _ => Reply::Hang,
+    })
+    .await;
+    let dead = unused_address();
+    let sections = format!(
+        "[engine]\nkind = \"redis\"\n[engine.redis]\nurl = \"{}\"\n[jwt]\njwks_url = \"{}\"\n\
+         [proxy]\nupstream = \"http://{dead}/\"\n{}\
+         [upstream.ai]\nkind = \"http\"\nurls = [\"{}\", \"{}\"]\ntimeout = \"300ms\"\n",
+        url.replacen("redis://", "redis://user:s3cret@", 1),
+        upstream.url("/keys"),
+        route("ai"),
+        upstream.url("/bad"),
+        upstream.url("/hang"),
+    );
+    let (code, lines) = check(&sections).await;
+    assert_eq!(code, Some(1), "{lines:?}");
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains(" cannot be used: ")), "{lines:?}");
+    assert!(!lines.concat().contains("s3cret"), "{lines:?}");
+    for (at, end) in [
+        (1, "the key set has no key that can be used"),
+        (3, "answered 503 Service Unavailable"),
+        (4, "no answer within 300ms"),
+    ] {
+        assert!(lines[at].ends_with(end), "{lines:?}");
+    }
+    assert!(lines[2].starts_with(&format!("proxy.upstream: http://{dead} ")), "{lines:?}");
+    assert!(lines[3].starts_with("upstream.ai.urls[0]: "), "{lines:?}");
+}
