@@ -137,7 +137,10 @@ async fn two_nodes_count_the_tokens_of_a_user_together() {
         settings(&upstream, "openai-chat", "[route.limits]\nusage_per_user = \"100/1d\"");
     let (one, two) = (engine.start(settings.clone()).await, engine.start(settings).await);
     let mut on_one = signed_in(&one, &session()).await;
-    let mut on_two = signed_in(&two, &session()).await;
+    // On another channel, so that it does not get the events of the first.
+    let cookie = format!("access_token={}", session());
+    let on_two = attempt(&two, "/ws/chat/43/", &[("cookie", &cookie)]).await;
+    let mut on_two = on_two.expect("a session");
     assert_eq!(ask(&mut on_one, "a").await["event"], "complete");
     // Its end may be here before its charge, which took another connection.
     until("the charge", async || {
