@@ -76,7 +76,7 @@ impl SseParser {
                 input.advance(1);
                 continue;
             }
-            let end = input.iter().position(|b| matches!(b, b'\n' | b'\r'));
+            let end = line_end(input);
             let part = input.split_to(end.unwrap_or(input.len()));
             if self.size() + part.len() > self.max_event_bytes {
                 return Err(EventTooLarge);
@@ -195,6 +195,29 @@ impl SseParser {
         data.pop();
         SseEvent { name: to_text(name), id: to_text(id), data, is_bare: false }
     }
+}
+
+/// The offset of the first line feed or carriage return. It looks at eight bytes at a time.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const HIGHS: u64 = ONES << 7;
+    let mut length = 0;
+    for word in bytes.as_chunks::<8>().0 {
+        let word = u64::from_le_bytes(*word);
+        // A byte that is 0 after the comparison leaves its highest bit set (Bit Twiddling Hacks, haszero). The lowest
+        // bit found is exact; higher ones may come from a borrow.
+        let is = |byte: u8| {
+            let word = word ^ (ONES * u64::from(byte));
+            word.wrapping_sub(ONES) & !word & HIGHS
+        };
+        let found = is(b'\n') | is(b'\r');
+        if found != 0 {
+            return Some(length + found.trailing_zeros() as usize / 8);
+        }
+        length += 8;
+    }
+    let tail = bytes.get(length..).unwrap_or_default();
+    tail.iter().position(|byte| matches!(byte, b'\n' | b'\r')).map(|at| length + at)
 }
 
 /// Whether a line is a field or a comment of an event stream, and not JSON.

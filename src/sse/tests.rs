@@ -114,3 +114,22 @@ fn an_event_is_bounded_however_it_grows() {
         assert!(parser.size() <= MAX_EVENT_BYTES + 1);
     }
 }
+
+#[test]
+fn the_end_of_a_line_is_found_wherever_it_is() {
+    for length in 0..40 {
+        let mut bytes = vec![b'\t'; length];
+        assert_eq!(line_end(&bytes), None);
+        for at in 0..length {
+            for (end, other) in [(b'\n', b'\r'), (b'\r', b'\n')] {
+                // What comes before is close to the end in value, and another end may follow.
+                bytes.fill(0x0b);
+                bytes[at] = end;
+                if let Some(last) = bytes.get_mut(at + 1..).and_then(<[u8]>::last_mut) {
+                    *last = other;
+                }
+                assert_eq!(line_end(&bytes), Some(at), "{bytes:?}");
+            }
+        }
+    }
+}

@@ -114,7 +114,7 @@ def parse():
     parser.add_argument("cache", type=Path)
     parser.add_argument("--chromium", default="")
     parser.add_argument("words", nargs="*")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main():

@@ -83,6 +83,17 @@ GRAPH = {
     "error": [GRUESS, {**ERROR, "upstream_code": "Error"}],
 }
 
+def aimock(stop, tool_calls):
+    """Replies whose usage is left out, because aimock makes it up."""
+    return {
+        "text": [{"event": "chunk", "chunk": "Grüß dich 😀"}, complete("stop", stop if stop != "stop" else None)],
+        "tool": [
+            call("start"), call("end", arguments=ROME),
+            complete("tool_calls", tool_calls if tool_calls != "tool_calls" else None),
+        ],
+    }
+
+
 ALL_COUNTS = usage(cached_input_tokens=0, cache_write_tokens=0, reasoning_tokens=1)
 
 EXPECTED = {
@@ -121,6 +132,11 @@ EXPECTED = {
         "error": [GRUESS, ERROR],
         **BROKEN,
     },
+    "aimock-chat": aimock("stop", "tool_calls"),
+    "aimock-responses": aimock("completed", "completed"),
+    "aimock-anthropic": aimock("end_turn", "tool_use"),
+    "aimock-gemini": aimock("STOP", "FUNCTION_CALL"),
+    "aimock-ollama": aimock("stop", "stop"),
     "ai-sdk": AI_SDK,
     "ai-sdk-pipe": AI_SDK,
     "ai-sdk-created": {

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 import traceback
 import urllib.request
 from pathlib import Path
@@ -66,26 +67,64 @@ class Example:
             assert until_end(first)[-1]["event"] == "cancelled"
 
 
-def check(example):
+    def check_page(self, browser, address):
+        """Two tabs show a reply, and nothing fails in them."""
+        pages = [browser.open_page(address) for _ in range(2)]
+        for page in pages:
+            page.call("Page.navigate", url=f"{self.origin}/")
+            page.wait_for("document.querySelector('#state')?.textContent === 'connected'")
+        pages[0].evaluate("document.querySelector('#text').focus()")
+        pages[0].call("Input.insertText", text="hello there")
+        pages[0].evaluate("document.querySelector('form button').click()")
+        for page in pages:
+            page.wait_for("document.querySelector('#log .assistant')?.textContent === 'You said: hello there'")
+            page.wait_for("document.querySelector('#stop').disabled")
+            assert not page.errors, page.errors
+            page.socket.close()
+
+
+def check(example, check):
     try:
-        example.check()
+        check()
     except Exception:
         log = example.process.read_log()[-4000:]
         print(f"FAILED: the example {example.name}\n{traceback.format_exc()}\n{log}", flush=True)
         return False
-    print(f"ok: the example {example.name}", flush=True)
     return True
 
 
-def run(binary, python, node, stack, threads):
+def check_pages(examples, chromium, folder):
+    """Returns whether each page works in a browser."""
+    sys.path.insert(0, str(ROOT / "tests" / "clients"))
+    import browser
+
+    profile = folder / "profile"
+    command = [chromium, *browser.FLAGS, f"--user-data-dir={profile}", "about:blank"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        address = browser.devtools(profile, process)
+        return [check(example, lambda: example.check_page(browser, address)) for example in examples]
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def run(binary, python, node, stack, threads, chromium):
     """Returns how many fail."""
     if not shutil.which("node"):
         print("SKIPPED: Node is not installed, so the examples were NOT tested")
         return 0
     examples = [Example(name, binary, python, node, stack) for name in EXAMPLES]
-    checked = [threads.submit(check, example) for example in examples]
+    checked = [threads.submit(check, example, example.check) for example in examples]
     ask_servers(python, stack)
-    return [future.result() for future in checked].count(False)
+    passed = [future.result() for future in checked]
+    if chromium and all(passed):
+        passed = check_pages(examples, chromium, stack.folder)
+    elif not chromium:
+        print("SKIPPED: there is no Chromium, so the pages of the examples were NOT tested")
+    for name, is_passed in zip(EXAMPLES, passed):
+        print(f"{'ok' if is_passed else 'FAILED'}: the example {name}", flush=True)
+    return passed.count(False)
 
 
 def ask_servers(python, stack):

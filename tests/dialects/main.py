@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tests the dialects of AI APIs with what the real packages write: main.py BINARY CACHE [WORD…]
+"""Tests the dialects of AI APIs with what the real packages write: main.py BINARY CACHE [--chromium PROGRAM] [WORD…]
 
 The programs of `servers/` answer with the types, encoders, helpers and servers of the vendors' own packages, and the
 official client libraries must accept them as servers (clients.py). The gateway stands in front of each (apis.py), and
@@ -30,7 +30,7 @@ PYTHON_SERVERS = {
     "models": ["openai_api", "anthropic_api", "gemini_api", "ollama_api"],
     "agents": ["ag_ui_api", "pydantic_ai_app", "langserve_app"],
 }
-NODE_SERVERS = {"ai_sdk": "ai_sdk.mjs", "ag_ui": "ag_ui.mjs", "langgraph_js": "langgraph.mjs"}
+NODE_SERVERS = {"ai_sdk": "ai_sdk.mjs", "ag_ui": "ag_ui.mjs", "aimock": "aimock.mjs", "langgraph_js": "langgraph.mjs"}
 
 
 class Servers:
@@ -65,8 +65,9 @@ def parse():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary", type=Path)
     parser.add_argument("cache", type=Path)
+    parser.add_argument("--chromium", default="")
     parser.add_argument("words", nargs="*")
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def main():
@@ -94,7 +95,7 @@ def main():
             servers.start(sorted({api.server for api in chosen} | {"models"}))
             frameworks.start()
             print(f"The servers listen ({time.monotonic() - began:.1f} s)", flush=True)
-            failed = table.run(options.binary.resolve(), servers, chosen, frameworks, stack, node)
+            failed = table.run(options.binary.resolve(), servers, chosen, frameworks, stack, node, options.chromium)
         except BaseException:
             print(stack.logs(), flush=True)
             raise

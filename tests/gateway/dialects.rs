@@ -152,6 +152,24 @@ async fn a_reply_reaches_every_tab_and_ends_once() {
     chat.gateway.wait_for_metric("tidegate_upstream_replies_total", &complete, 1.0).await;
 }
 
+#[tokio::test]
+async fn an_event_can_have_a_megabyte() {
+    let mut chat = Chat::streaming("dialect = \"openai-chat\"", SSE).await;
+    let (task_id, writer) = chat.ask().await;
+    let text = "x".repeat(1_000_000);
+    assert!(writer.write(delta(&text) + &finish("stop")));
+    drop(writer);
+    let complete = json!({"event": "complete", "finish_reason": "stop"});
+    assert_eq!(chat.events(&task_id).await, [chunk(&text), complete]);
+    // An endless one ends the reply.
+    let (task_id, writer) = chat.ask().await;
+    while writer.write("data: xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx".repeat(1024)) {
+        tokio::task::yield_now().await;
+    }
+    let events = chat.events(&task_id).await;
+    assert_eq!(events[0]["error"], "an event of the reply was too large");
+}
+
 /// Some servers write neither `[DONE]` nor their usage, and keep the connection.
 #[tokio::test]
 async fn a_proved_end_does_not_wait_for_the_end_of_the_body() {
@@ -187,7 +205,7 @@ async fn a_stream_that_stops_is_lost_however_it_stops() {
         assert!(writer.write(text.clone()));
         chat.expect_first_chunk().await;
         stop(writer);
-        assert_eq!(chat.events(&task_id).await, [lost.clone()]);
+        assert_eq!(chat.events(&task_id).await, std::slice::from_ref(&lost));
     }
     let outcome = [("route", "/ws/chat/{conversation_id}/"), ("outcome", "worker_lost")];
     chat.gateway.wait_for_metric("tidegate_generations_total", &outcome, 4.0).await;
@@ -204,6 +222,51 @@ async fn a_body_that_ends_with_its_connection_is_lost_without_its_proof() {
     let events = chat.events(&task_id).await;
     assert_eq!(events[0], chunk("Hi"));
     assert_eq!(events[1]["code"], "worker_lost");
+}
+
+/// A LangGraph server ends a run by the end of the body, of which a body that ends with its connection has no proof.
+#[tokio::test]
+async fn a_run_of_langgraph_ends_with_its_whole_body() {
+    const RUN: &str = "event: metadata\ndata: {\"run_id\":\"r\"}\n\nevent: messages\n\
+        data: [{\"type\":\"ai\",\"id\":\"m\",\"content\":\"Hi\"},{}]\n\n";
+    let mut chat = Chat::streaming("dialect = \"langgraph\"", SSE).await;
+    let (task_id, writer) = chat.ask().await;
+    assert!(writer.write(RUN));
+    drop(writer);
+    let complete = json!({"event": "complete", "finish_reason": "stop"});
+    assert_eq!(chat.events(&task_id).await, [chunk("Hi"), complete]);
+    let (task_id, writer) = chat.ask().await;
+    assert!(writer.write(RUN));
+    chat.expect_first_chunk().await;
+    writer.abort();
+    assert_eq!(chat.events(&task_id).await[0]["code"], "worker_lost");
+
+    let cut = format!("HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\n{RUN}");
+    let upstream = Upstream::sending(cut.leak().as_bytes()).await;
+    let mut chat = Chat::start(upstream, "dialect = \"langgraph\"", Arc::default()).await;
+    let task_id = chat.queue().await;
+    let events = chat.events(&task_id).await;
+    assert_eq!(events[0], chunk("Hi"));
+    assert_eq!(events[1]["code"], "worker_lost");
+}
+
+/// AI SDK 4 and many backends in Python write lines of text, which only a header names.
+#[tokio::test]
+async fn a_data_stream_is_known_by_its_header() {
+    for dialect in ["ai-sdk", "auto"] {
+        let body = "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nX-Vercel-AI-Data-Stream: v1\r\n\
+            Content-Length: 62\r\n\r\n0:\"Hi\"\nd:{\"finishReason\":\"length\",\"usage\":{\"promptTokens\":9}}\n";
+        let upstream = Upstream::sending(body.as_bytes()).await;
+        let mut chat =
+            Chat::start(upstream, &format!("dialect = \"{dialect}\""), Arc::default()).await;
+        let task_id = chat.queue().await;
+        let events = [
+            chunk("Hi"),
+            json!({"event": "usage", "input_tokens": 9}),
+            json!({"event": "complete", "finish_reason": "length"}),
+        ];
+        assert_eq!(chat.events(&task_id).await, events, "{dialect}");
+    }
 }
 
 #[tokio::test]

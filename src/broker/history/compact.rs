@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use crate::socket::{Delivery, frame};
 
-/// Merges each run of `chunk` events of one task (or without a task) into its last event, whose `chunk` becomes
+/// Merges each run of `chunk` events of one text of a task (or without a task) into its last event, whose `chunk` becomes
 /// the text of all of them; its other fields are kept. Any other event stays as it is and ends the run.
 pub fn compact(publications: Vec<Delivery>) -> Vec<Delivery> {
     let mut compacted = Vec::new();
@@ -16,15 +16,15 @@ pub fn compact(publications: Vec<Delivery>) -> Vec<Delivery> {
     for publication in publications {
         match Chunk::read(frame::payload(&publication.frame)) {
             Some(chunk) => match &mut run {
-                Some(run) if run.task == chunk.task => {
+                Some(run) if run.of == chunk.of => {
                     run.text.push_str(&chunk.text);
                     run.last = publication;
                     run.merged = true;
                 }
                 _ => {
                     compacted.extend(run.take().map(Run::finish));
-                    let Chunk { text, task } = chunk;
-                    run = Some(Run { text, task, last: publication, merged: false });
+                    let Chunk { text, of } = chunk;
+                    run = Some(Run { text, of, last: publication, merged: false });
                 }
             },
             None => {
@@ -39,7 +39,7 @@ pub fn compact(publications: Vec<Delivery>) -> Vec<Delivery> {
 
 struct Run {
     text: String,
-    task: Option<Box<str>>,
+    of: TextOf,
     last: Delivery,
     merged: bool,
 }
@@ -68,11 +68,13 @@ impl Run {
     }
 }
 
+/// Which text a chunk is a part of: the raw JSON of `task_id`, `choice` and `refusal`.
+type TextOf = [Option<Box<str>>; 3];
+
 /// A `chunk` event whose field `chunk` is a string.
 struct Chunk {
     text: String,
-    /// The raw JSON of `task_id`.
-    task: Option<Box<str>>,
+    of: TextOf,
 }
 
 impl Chunk {
@@ -84,10 +86,14 @@ impl Chunk {
             chunk: String,
             #[serde(borrow)]
             task_id: Option<&'a RawValue>,
+            #[serde(borrow)]
+            choice: Option<&'a RawValue>,
+            #[serde(borrow)]
+            refusal: Option<&'a RawValue>,
         }
-        let Event { event, chunk, task_id } = serde_json::from_slice(json).ok()?;
-        let task = task_id.map(|task| task.get().into());
-        (event == "chunk").then_some(Self { text: chunk, task })
+        let Event { event, chunk, task_id, choice, refusal } = serde_json::from_slice(json).ok()?;
+        let of = [task_id, choice, refusal].map(|value| value.map(|value| value.get().into()));
+        (event == "chunk").then_some(Self { text: chunk, of })
     }
 }
 

@@ -77,6 +77,10 @@ impl Section<'_> {
         let prefix = entry.get("prefix").and_then(Value::as_str).unwrap_or_default();
         let text = |text: &str| self.substitute_text(text);
         let read = text(path).and_then(|path| self.context.file(&path));
+        let read = read.and_then(|text| match text.trim().is_empty() {
+            true => Err("this file is empty; write the secret into it".to_owned()),
+            false => Ok(text),
+        });
         match text(prefix).and_then(|prefix| Ok(format!("{prefix}{}", read?))) {
             Ok(value) => {
                 Some(SecretEntry { key, name, value, display: "file contents (not shown)" })

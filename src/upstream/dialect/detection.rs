@@ -16,6 +16,8 @@ struct Members<'a> {
     #[serde(borrow, default)]
     object: Text<'a>,
     #[serde(borrow, default)]
+    role: Text<'a>,
+    #[serde(borrow, default)]
     choices: Option<&'a RawValue>,
     #[serde(borrow, default)]
     candidates: Option<&'a RawValue>,
@@ -77,7 +79,8 @@ pub(in crate::upstream) fn detect(name: &str, data: &str) -> Option<Dialect> {
         return Some(Dialect::Ollama);
     }
     match kind {
-        "message_start" | "message" | "ping" | "content_block_start" => Some(Dialect::Anthropic),
+        "message_start" | "ping" | "content_block_start" => Some(Dialect::Anthropic),
+        "message" if members.role.get().is_some() => Some(Dialect::Anthropic),
         "start" | "start-step" | "text-start" | "text-delta" | "reasoning-start"
         | "tool-input-start" | "message-metadata" => Some(Dialect::AiSdk),
         "error" if members.error_text.get().is_some() => Some(Dialect::AiSdk),

@@ -69,6 +69,11 @@ struct FunctionCall<'a> {
     name: Text<'a>,
     #[serde(borrow, default)]
     args: Option<&'a RawValue>,
+    /// The arguments come in parts, each for a path in them.
+    #[serde(default, rename = "willContinue")]
+    will_continue: Option<bool>,
+    #[serde(borrow, default, rename = "partialArgs")]
+    partial_args: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -168,13 +173,20 @@ impl Gemini {
 
     fn read_part(&mut self, part: &Part<'_>, choice: u64, sink: &mut Sink<'_>) {
         if let Some(function) = &part.function_call {
+            self.choices.called_tool(choice);
+            let is_partial = function.will_continue == Some(true)
+                || function.partial_args.is_some()
+                || function.name.filled().is_none();
+            if is_partial {
+                sink(Item::Native);
+                return;
+            }
             let call = CallKey::Number(choice, self.calls);
             self.calls += 1;
             let (id, name) = (function.id.get(), function.name.get());
             let (id, name) = (id.unwrap_or_default(), name.unwrap_or_default());
             sink(Item::ToolStart { call, id, name, choice });
             sink(Item::ToolEnd { call, arguments: function.args.map(Escaped::of_value) });
-            self.choices.called_tool(choice);
             return;
         }
         match part.text.get() {

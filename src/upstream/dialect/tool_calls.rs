@@ -68,7 +68,7 @@ impl ToolCalls {
     /// Whether a start with this id is that of another call than the one that is open under the key.
     pub fn is_replaced(&self, key: CallKey<'_>, id: &Escaped<'_>) -> bool {
         let open = self.position(key).and_then(|at| self.open.get(at));
-        open.is_some_and(|call| !id.is_empty() && call.id != id.as_str())
+        open.is_some_and(|call| !id.is_empty() && call.id != pair_surrogates(id.as_str()).0)
     }
 
     /// Returns the call if it is a new one. One without an id gets one.
@@ -92,13 +92,13 @@ impl ToolCalls {
         self.count += 1;
         let id = match id.is_empty() {
             true => format!("call_{}", self.count),
-            false => id.as_str().to_owned(),
+            false => pair_surrogates(id.as_str()).0.into_owned(),
         };
         self.open.push(OpenCall {
             key: Key::new(key),
             choice,
             id,
-            name: name.as_str().to_owned(),
+            name: pair_surrogates(name.as_str()).0.into_owned(),
             arguments: String::new(),
             half: String::new(),
         });

@@ -19,7 +19,7 @@ impl ReplySource {
 
     fn into_stream(self) -> Option<Reply> {
         match self {
-            Self::Stream(reply) => Some(reply),
+            Self::Stream(reply) => Some(*reply),
             Self::None | Self::Worker => None,
         }
     }
@@ -48,6 +48,7 @@ fn http_to(url: &str) -> config::HttpUpstream {
         publish: config::Publish::Events,
         retries: 0,
         signing_secret: None,
+        on_complete: None,
     }
 }
 

@@ -79,3 +79,22 @@ fn chunks_of_interleaved_tasks_stay_apart_and_in_order() {
         ]
     );
 }
+
+#[test]
+fn answers_and_refusals_are_not_mixed() {
+    let events = [
+        r#"{"event":"chunk","chunk":"a","task_id":"1"}"#,
+        r#"{"event":"chunk","chunk":"b","choice":1,"task_id":"1"}"#,
+        r#"{"event":"chunk","chunk":"c","choice":1,"task_id":"1"}"#,
+        r#"{"event":"chunk","chunk":"d","refusal":true,"task_id":"1"}"#,
+    ];
+    let merged: Vec<String> = texts(&events).into_iter().map(|(text, _)| text).collect();
+    assert_eq!(
+        merged,
+        [
+            r#"{"event":"chunk","chunk":"a","task_id":"1","offset":2}"#,
+            r#"{"event":"chunk","chunk":"bc","choice":1,"task_id":"1","offset":4}"#,
+            r#"{"event":"chunk","chunk":"d","refusal":true,"task_id":"1","offset":5}"#,
+        ]
+    );
+}

@@ -13,6 +13,12 @@ fn the_first_event_shows_the_dialect() {
         ("response.created", r#"{"type":"response.created"}"#, Some(Dialect::OpenaiResponses)),
         ("", r#"{"object":"response","type":null}"#, Some(Dialect::OpenaiResponses)),
         ("message_start", r#"{"type":"message_start"}"#, Some(Dialect::Anthropic)),
+        (
+            "",
+            r#"{"id":"m","type":"message","role":"assistant","content":[]}"#,
+            Some(Dialect::Anthropic),
+        ),
+        ("", r#"{"type":"message","text":"a"}"#, None),
         ("ping", r#"{"type":"ping"}"#, Some(Dialect::Anthropic)),
         ("", r#"{"candidates":[]}"#, Some(Dialect::Gemini)),
         ("", r#"[{"promptFeedback":{}}]"#, Some(Dialect::Gemini)),

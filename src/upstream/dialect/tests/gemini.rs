@@ -84,3 +84,11 @@ fn an_error_stands_bare_in_the_stream() {
         assert_eq!(read, Read { events, end: Some(Outcome::Failed) }, "{error}");
     }
 }
+
+/// Arguments that come in parts, each for a path in them, are for pages that know Gemini.
+#[test]
+fn parts_of_arguments_pass_as_they_are() {
+    let part = r#"{"candidates":[{"content":{"parts":[{"functionCall":{"partialArgs":[{"jsonPath":"$.x","stringValue":"a"}],"willContinue":true}}]},"index":0}]}"#;
+    let native = format!(r#"{{"event":"native","data":{part}}}"#);
+    check_gemini(&[part], &[&native], None);
+}

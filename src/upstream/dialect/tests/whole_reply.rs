@@ -79,7 +79,7 @@ fn the_summary_has_what_the_reply_said() {
     }
     translation.close();
     let _ = translation.conclude();
-    let summary = translation.summary();
+    let summary = translation.summary_mut();
     assert_eq!(summary.text(), "Grü😀\n");
     assert!(!summary.is_cut);
     let call = SummaryToolCall {
@@ -100,6 +100,28 @@ fn a_summary_is_bounded() {
     for _ in 0..4 {
         translation.take("", r#"{"choices":[{"delta":{"content":"1234"}}]}"#).expect("JSON");
     }
-    assert_eq!(translation.summary().text(), "12341234");
-    assert!(translation.summary().is_cut);
+    assert_eq!(translation.summary_mut().text(), "12341234");
+    assert!(translation.summary_mut().is_cut);
+}
+
+#[test]
+fn what_is_not_utf8_is_replaced() {
+    let body = b"data: {\"choices\":[{\"delta\":{\"content\":\"a\xff\xc3b\"},\"finish_reason\":\"stop\"}]}\n\n";
+    for size in 1..body.len() {
+        let read = read_in_pieces(Format::sse(), Dialect::OpenaiChat, Publish::Events, body, size);
+        assert_eq!(read.events[0], "{\"event\":\"chunk\",\"chunk\":\"a\u{fffd}\u{fffd}b\"}");
+        assert_eq!(read.end, Some(Outcome::Completed));
+    }
+}
+
+/// All line ends, comments, and data over several lines.
+#[test]
+fn event_streams_as_servers_write_them() {
+    let end = r#"{"event":"complete","finish_reason":"stop"}"#;
+    for line_end in ["\n", "\r\n", "\r"] {
+        let body = "\u{feff}: hi\nid: 1\nretry: 5\ndata: {\"choices\":[{\ndata:\"delta\":{\"content\":\"a\"},\ndata: \"finish_reason\":\"stop\"}]}\n\n: bye\n";
+        let body = body.replace('\n', line_end);
+        let read = read(Format::sse, Dialect::OpenaiChat, Publish::Events, &body);
+        assert_eq!(read.events, [r#"{"event":"chunk","chunk":"a"}"#, end], "{line_end:?}");
+    }
 }
