@@ -85,7 +85,7 @@ impl LocalBucket {
     /// The status of the bucket at `now`, which does not change it.
     pub fn status(&self, rate: Rate, now: Duration) -> LimitStatus {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        Gcra::from(rate).status(self.full_at.saturating_sub(now))
+        Gcra::from(rate).status(self.full_at.saturating_sub(now), false)
     }
 
     /// Whether the bucket is full at `now`, so that nothing would change if it was new.
