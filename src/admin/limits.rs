@@ -104,7 +104,7 @@ impl Admin {
         if user.len() > api::MAX_USER_BYTES {
             return Err(api::bad_request("user_id has at most 1024 bytes"));
         }
-        let rates = [LimitName::Messages, LimitName::Connects];
+        let rates = [LimitName::Messages, LimitName::Usage, LimitName::Connects];
         let names: Vec<LimitName> = match reset.limits {
             None => rates.into(),
             Some(names) => names.iter().map(|name| named(name)).collect::<Result<_, _>>()?,

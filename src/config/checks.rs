@@ -180,10 +180,12 @@ fn key_start(root: &mut Section<'_>, key: &str, template: &Template) {
 }
 
 fn limits(root: &mut Section<'_>, index: usize, route: &Route) {
-    let RouteLimits { messages_per_user, connects_per_user, .. } = &route.limits;
-    for (name, rate) in
-        [("messages_per_user", messages_per_user), ("connects_per_user", connects_per_user)]
-    {
+    let RouteLimits { messages_per_user, usage_per_user, connects_per_user, .. } = &route.limits;
+    for (name, rate) in [
+        ("messages_per_user", messages_per_user),
+        ("usage_per_user", usage_per_user),
+        ("connects_per_user", connects_per_user),
+    ] {
         let Some(UserRate::Window(FixedWindow { key: Some(template), .. })) = rate else {
             continue;
         };

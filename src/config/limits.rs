@@ -65,6 +65,13 @@ pub(super) fn limits(s: &mut Section<'_>, defaults: Defaults) -> Option<RouteLim
         defaults.messages_per_user,
         "Messages per user, over all connections. The default of raw and pass routes is off.",
     );
+    let usage_per_user = user_rate(
+        s,
+        "usage_per_user",
+        "off",
+        "Tokens of AI models, input and output, that the replies to one user took, or to the anonymous clients of one \
+         address; beyond it messages are refused. See [ai-apis.md](ai-apis.md#after-the-reply).",
+    );
     let messages_per_connection = s.key(
         "messages_per_connection",
         kinds::RATE,
@@ -94,6 +101,7 @@ pub(super) fn limits(s: &mut Section<'_>, defaults: Defaults) -> Option<RouteLim
     );
     Some(RouteLimits {
         messages_per_user: messages_per_user?,
+        usage_per_user: usage_per_user?,
         messages_per_connection: messages_per_connection?,
         frames_per_connection: frames_per_connection?,
         connects_per_user: connects_per_user?,

@@ -23,6 +23,7 @@ path = "/url"
 channel = "url"
 upstream = "a"
 limits.messages_per_user = { limit = "50/1h", window = "fixed" }
+limits.usage_per_user = { limit = "100000/1d", window = "fixed" }
 limits.connects_per_user = { limit = "10/1m", window = "fixed" }
 authorize = { url = "http://127.0.0.1:8001/authorize" }
 

@@ -63,7 +63,7 @@ pub(super) fn request(s: &mut Section<'_>, urls: &[Template]) -> Option<HttpRequ
         "POST",
         "The method of the requests. GET and DELETE have no body; their url can take {message} in its query.",
     );
-    let headers = headers(s);
+    let headers = headers(s, HEADERS_DOC);
     let forward = forward(s);
     let body = body(s);
     let (method, headers, forward, body) = (method?, headers?, forward?, body?);
@@ -107,15 +107,16 @@ fn has_message<'a>(templates: impl IntoIterator<Item = &'a Template>) -> bool {
     templates.into_iter().flat_map(Template::names).any(|name| name == "message")
 }
 
+const HEADERS_DOC: &str = "Headers of each request, such as { \"anthropic-version\" = \"2023-06-01\", \"x-api-key\" = \"${API_KEY}\" }. A value \
+    from a file: { authorization = { file = \"/run/secrets/key\", prefix = \"Bearer \" } }, or NAME_file = \"path\". No value \
+    is ever shown or logged.";
+
 /// Reads the headers that each request has.
-fn headers(s: &mut Section<'_>) -> Option<Vec<(HeaderName, HeaderValue)>> {
-    let entries = s.secret_table(
-        "headers",
-        "secret",
-        "Headers of each request, such as { \"anthropic-version\" = \"2023-06-01\", \"x-api-key\" = \"${API_KEY}\" }. A value \
-         from a file: { authorization = { file = \"/run/secrets/key\", prefix = \"Bearer \" } }, or NAME_file = \"path\". \
-         No value is ever shown or logged.",
-    );
+pub(super) fn headers(
+    s: &mut Section<'_>,
+    doc: &'static str,
+) -> Option<Vec<(HeaderName, HeaderValue)>> {
+    let entries = s.secret_table("headers", "secret", doc);
     let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
     let mut is_valid = entries.iter().all(Option::is_some);
     for entry in entries.into_iter().flatten() {

@@ -90,6 +90,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
         "authorize.",
         "[upstream.NAME] tasks = [{ … }]",
         "messages_per_user.",
+        "usage_per_user.",
         "connects_per_user.",
     ];
     for key in definitions(ONE_OF_EACH, &Environment::empty()) {

@@ -18,8 +18,10 @@ use crate::protocol::Dialect;
 enum Messages {
     /// The route takes none.
     Refused,
-    /// Each is relayed by itself, and has a reply.
+    /// Each is relayed by itself, and a worker replies.
     Relayed,
+    /// Each is a request, whose answer can be the reply.
+    Requested,
     /// All of a connection go to a socket of its own.
     Socket,
 }
@@ -39,6 +41,7 @@ pub(super) fn keys(
             None => Some(Messages::Refused),
             Some(Some(Some(upstream))) => Some(match upstream.kind {
                 UpstreamKind::WebSocket(_) => Messages::Socket,
+                UpstreamKind::Http(_) => Messages::Requested,
                 _ => Messages::Relayed,
             }),
             Some(_) => None,
@@ -89,7 +92,7 @@ fn reasons(
 
 /// The name of the limit that a key of its table belongs to.
 fn whole_limit(name: &str) -> &str {
-    let limits = ["limits.messages_per_user", "limits.connects_per_user"];
+    let limits = ["limits.messages_per_user", "limits.usage_per_user", "limits.connects_per_user"];
     limits.into_iter().find(|limit| name.starts_with(limit)).unwrap_or(name)
 }
 
@@ -232,7 +235,15 @@ impl Place<'_> {
 
     /// Replies exist where each message is relayed by itself.
     fn without_replies(&self, key: &Key<'_>) -> Option<&'static str> {
-        if self.messages.is_none_or(|messages| messages == Messages::Relayed) {
+        if self.messages.is_none_or(|messages| messages == Messages::Requested) {
+            return None;
+        }
+        if key.name == "limits.usage_per_user" && !key.is_off() {
+            return Some(
+                "only HTTP upstreams say in their replies what these took; remove it, or write an upstream of kind \"http\"",
+            );
+        }
+        if self.messages == Some(Messages::Relayed) {
             return None;
         }
         let is_of_replies = match key.name {
@@ -302,6 +313,11 @@ fn reason_in_upstream(upstream: &Upstream, key: &Key<'_>) -> Option<&'static str
         ("publish", UpstreamKind::Http(http)) if http.dialect == Dialect::Events => Some(
             "the events of this upstream are published as they are; remove it, or write dialect",
         ),
+        (name, UpstreamKind::Http(http))
+            if name.starts_with("on_complete.") && http.on_complete.is_none() && !key.is_off() =>
+        {
+            Some("replies are not posted; remove it, or write on_complete.url")
+        }
         ("result_keyprefix", UpstreamKind::Celery(celery)) if celery.results.is_none() => {
             Some("results are not read; remove it, or write result_backend_url")
         }

@@ -5,11 +5,11 @@ use toml::Value;
 use super::celery::celery;
 use super::engine::engine_url;
 use super::kinds::{self, Kind, choice, words};
-use super::request::request;
+use super::request::{headers, request};
 use super::section::Section;
 use super::{
-    Balance, Circuit, Engine, HttpUpstream, OnDisconnect, Publish, RedisQueue, StreamEnd, Upstream,
-    UpstreamKind, WebSocketUpstream,
+    Balance, Circuit, Engine, HttpUpstream, OnComplete, OnDisconnect, Publish, RedisQueue,
+    StreamEnd, Upstream, UpstreamKind, WebSocketUpstream,
 };
 use crate::protocol::{Dialect, Template};
 
@@ -263,6 +263,7 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
         "",
         "Signs requests: HMAC-SHA256 of time and body; \"\" = not signed.",
     );
+    let on_complete = s.inline("on_complete", on_complete);
     Some(HttpUpstream {
         urls: urls?,
         request: request?,
@@ -274,7 +275,28 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
         publish: publish?,
         retries: retries?,
         signing_secret: signing_secret?,
+        on_complete: on_complete?,
     })
+}
+
+fn on_complete(s: &mut Section<'_>) -> Option<Option<OnComplete>> {
+    let url = s.key(
+        "url",
+        kinds::OPTIONAL_HTTP_URL,
+        "",
+        "Where each streamed reply is posted as JSON when it has ended in any way, until an answer decides. See \
+         [ai-apis.md](ai-apis.md#the-whole-reply). \"\" = nowhere.",
+    );
+    let timeout = s.key("timeout", kinds::POSITIVE_DURATION, "10s", "Time limit of each attempt.");
+    let headers = headers(s, "Headers of these requests, written as in headers.");
+    let signing_secret = s.secret(
+        "signing_secret",
+        kinds::OPTIONAL_SECRET,
+        "",
+        "Signs these requests as messages are signed: HMAC-SHA256 of time and body; \"\" = not signed.",
+    );
+    let (url, timeout, headers, signing_secret) = (url?, timeout?, headers?, signing_secret?);
+    Some(url.map(|url| OnComplete { url, timeout, headers, signing_secret }))
 }
 
 fn queue(s: &mut Section<'_>, kind_name: KindName, engine: Option<&Engine>) -> Option<RedisQueue> {

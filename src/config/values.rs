@@ -52,7 +52,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
     number.checked_mul(factor).filter(|bytes| *bytes <= MAX_SIZE)
 }
 
-/// Parses `50/1h` or `10/1s burst 20`; `""` and `off` stand for no limit, the inner `None`.
+/// Parses `50/1h`, `1000/1d` or `10/1s burst 20`; `""` and `off` stand for no limit, the inner `None`.
 pub(super) fn rate(text: &str) -> Option<Option<Rate>> {
     if matches!(text, "" | "off") {
         return Some(None);
@@ -64,7 +64,8 @@ pub(super) fn rate(text: &str) -> Option<Option<Rate>> {
     };
     let count = positive(count)?;
     let burst = burst.map_or(Some(count), positive)?;
-    let per = duration(per).filter(|per| !per.is_zero())?;
+    // A day is a usual time for a limit.
+    let per = parse_duration(per).filter(|per| !per.is_zero() && *per <= MAX_DURATION)?;
     Some(Some(Rate { count, per, burst }))
 }
 

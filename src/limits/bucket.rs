@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::demand::Demand;
 use super::{LimitStatus, Verdict};
 use crate::config::Rate;
 
@@ -29,31 +30,38 @@ impl From<Rate> for Gcra {
 }
 
 impl Gcra {
-    /// Takes one token at `now` from a bucket that is full again at `full_at`, and updates `full_at`. take.lua does
-    /// the same. If the clock jumped back or the rate was changed, the bucket counts as empty, so that a client is
-    /// refused for no longer than the bucket takes to fill.
-    pub(super) fn take(self, full_at: &mut u64, now: u64) -> Verdict {
-        let start = (*full_at).clamp(now, now.saturating_add(self.tolerance));
-        let after = start.saturating_add(self.interval);
-        let wait = after.saturating_sub(now).saturating_sub(self.tolerance);
-        if wait > 0 {
+    /// Takes tokens at `now` from a bucket that is full again at `full_at`, and updates `full_at`. take.lua does the
+    /// same. If the clock jumped back or the rate was changed, the bucket counts as empty, or as owing all that it may,
+    /// so that a client is refused for no longer than the bucket takes to fill.
+    pub(super) fn take(self, demand: Demand, full_at: &mut u64, now: u64) -> Verdict {
+        let last = now.saturating_add(self.longest_reset(demand.has_debt));
+        let start = (*full_at).clamp(now, last);
+        let needed = start.saturating_add(self.interval.saturating_mul(demand.needed));
+        let wait = needed.saturating_sub(now).saturating_sub(self.tolerance);
+        if wait > 0 && demand.needed > 0 {
             // The clamped value is stored: if it moved along with `now`, every later take would be refused too.
             *full_at = start;
             return Verdict::Refused { retry_after: Duration::from_micros(wait) };
         }
-        *full_at = after;
+        *full_at = start.saturating_add(self.interval.saturating_mul(demand.taken)).min(last);
         Verdict::Allowed
     }
 
-    /// The status of a bucket that is full again in `reset_after` microseconds.
-    pub(super) fn status(self, reset_after: u64) -> LimitStatus {
-        let reset_after = reset_after.min(self.tolerance);
-        let left = (self.tolerance - reset_after) / self.interval;
+    /// The longest time until a bucket is full, in microseconds.
+    fn longest_reset(self, has_debt: bool) -> u64 {
+        self.tolerance.saturating_mul(if has_debt { 2 } else { 1 })
+    }
+
+    /// The status of a bucket that is full again in `reset_after` microseconds. What it owes counts as used.
+    pub(super) fn status(self, reset_after: u64, has_debt: bool) -> LimitStatus {
+        let reset_after = reset_after.min(self.longest_reset(has_debt));
+        let left = self.tolerance.saturating_sub(reset_after) / self.interval;
+        let owed = reset_after.saturating_sub(self.tolerance).div_ceil(self.interval);
         let max = self.tolerance / self.interval;
         let wait = (reset_after + self.interval).saturating_sub(self.tolerance);
         LimitStatus {
             max,
-            used: max - left,
+            used: max - left + owed,
             retry_after: Duration::from_micros(wait),
             reset_after: Duration::from_micros(reset_after),
         }
@@ -71,7 +79,7 @@ impl LocalBucket {
     /// Takes one token at `now`, the time since any fixed instant of this process.
     pub fn take(&mut self, rate: Rate, now: Duration) -> Verdict {
         let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
-        Gcra::from(rate).take(&mut self.full_at, now)
+        Gcra::from(rate).take(Demand::ACTION, &mut self.full_at, now)
     }
 
     /// Whether the bucket is full at `now`, so that nothing would change if it was new.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::bucket::Gcra;
+use super::demand::Demand;
 use super::turns::WAITING_LEASE;
 use super::window::Window;
 use super::{Holder, Turn, Verdict};
@@ -64,11 +65,16 @@ impl MemoryLimits {
         }
     }
 
-    pub(super) fn take(&self, key: &str, gcra: Gcra) -> Result<Verdict, EngineUnavailable> {
+    pub(super) fn take(
+        &self,
+        key: &str,
+        gcra: Gcra,
+        demand: Demand,
+    ) -> Result<Verdict, EngineUnavailable> {
         let now = self.buckets.now();
         let mut shard = self.buckets.lock(key);
         let Bucket(full_at) = shard.get_or_default(key, now)?;
-        Ok(gcra.take(full_at, micros(now)))
+        Ok(gcra.take(demand, full_at, micros(now)))
     }
 
     pub(super) fn hit(
@@ -76,10 +82,11 @@ impl MemoryLimits {
         key: &str,
         limit: u32,
         per: Duration,
+        demand: Demand,
     ) -> Result<Verdict, EngineUnavailable> {
         let now = self.windows.now();
         let mut shard = self.windows.lock(key);
-        Ok(shard.get_or_default(key, now)?.hit(limit, millis(per), millis(now)))
+        Ok(shard.get_or_default(key, now)?.hit(demand, limit, millis(per), millis(now)))
     }
 
     /// Grants `holder` one of `max` leases, or renews the one that it has. `retry_after` is the time until a lease

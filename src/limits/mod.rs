@@ -9,6 +9,7 @@ mod bucket;
 mod claim;
 mod client_memory;
 mod connections;
+mod demand;
 mod lease_key;
 mod leases;
 mod memory;

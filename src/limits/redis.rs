@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::{Pipeline, Script};
 
 use super::bucket::Gcra;
+use super::demand::Demand;
 use super::turns::WAITING_LEASE;
 use super::{Holder, Turn, Verdict};
 use crate::leases::LEASE;
@@ -80,9 +81,15 @@ impl RedisLimits {
         self.commands.declare("limits", needs);
     }
 
-    pub(super) async fn take(&self, key: &str, gcra: Gcra) -> Result<Verdict, EngineUnavailable> {
+    pub(super) async fn take(
+        &self,
+        key: &str,
+        gcra: Gcra,
+        demand: Demand,
+    ) -> Result<Verdict, EngineUnavailable> {
         let mut call = self.take.prepare_invoke();
         call.key(key).arg(gcra.interval).arg(gcra.tolerance);
+        call.arg(demand.needed).arg(demand.taken).arg(u8::from(demand.has_debt));
         let (allowed, wait_us): (bool, u64) = self.commands.invoke(&call).await?;
         Ok(verdict(allowed, Duration::from_micros(wait_us)))
     }
@@ -92,9 +99,11 @@ impl RedisLimits {
         key: &str,
         limit: u32,
         per: Duration,
+        demand: Demand,
     ) -> Result<Verdict, EngineUnavailable> {
         let mut call = self.hit.prepare_invoke();
         call.key(key).arg(limit).arg(u64::try_from(per.as_millis()).unwrap_or(u64::MAX));
+        call.arg(demand.needed).arg(demand.taken);
         let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::bucket::Gcra;
+use super::demand::Demand;
 use super::memory::MemoryLimits;
 use super::redis::{HeldLease, RedisLimits, UsedLimit};
 use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, Turn, UserLimit, Verdict};
@@ -11,6 +12,11 @@ use crate::config::{Concurrent, FixedWindow, Rate, Route, Tokens, UserRate};
 use crate::protocol::{ChannelName, Params, TemplateContext};
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry;
+
+const USAGE: LimitName = LimitName::Usage;
+
+/// The most tokens that one reply counts as. It keeps sums exact in Lua's numbers.
+const MOST_TOKENS: u64 = 1_000_000_000_000;
 
 /// Shared limits. Cheap to clone, from any thread.
 #[derive(Clone)]
@@ -48,10 +54,50 @@ impl SharedLimits {
         user: &str,
         rate: &UserRate,
     ) -> Result<Verdict, EngineUnavailable> {
-        let verdict = match rate {
+        let verdict = self.demand(Demand::ACTION, limit, route, params, user, rate).await;
+        record(limit, route, user, verdict)
+    }
+
+    /// Whether `user` has some of `rate` left, which is `usage_per_user` of the route with the path pattern `route`.
+    /// Nothing is counted. A refusal is recorded in the metrics here.
+    pub async fn check_usage(
+        &self,
+        route: &str,
+        params: &Params,
+        user: &str,
+        rate: &UserRate,
+    ) -> Result<Verdict, EngineUnavailable> {
+        let verdict = self.demand(Demand::CHECK, USAGE, route, params, user, rate).await;
+        record(USAGE, route, user, verdict)
+    }
+
+    /// Counts what a reply to `user` took, even if less is left.
+    pub async fn charge_usage(
+        &self,
+        tokens: u64,
+        route: &str,
+        params: &Params,
+        user: &str,
+        rate: &UserRate,
+    ) -> Result<(), EngineUnavailable> {
+        let demand = Demand::charge(tokens.min(MOST_TOKENS));
+        let verdict = self.demand(demand, USAGE, route, params, user, rate).await;
+        record(USAGE, route, user, verdict).map(|_| ())
+    }
+
+    async fn demand(
+        &self,
+        demand: Demand,
+        limit: LimitName,
+        route: &str,
+        params: &Params,
+        user: &str,
+        rate: &UserRate,
+    ) -> Result<Verdict, EngineUnavailable> {
+        match rate {
             UserRate::Bucket(rate) => {
                 let key = self.own_key("limit", limit, route, user);
-                self.take_of_bucket(&key, *rate).await
+                self.take_of_bucket(&key, *rate, demand).await
             }
             UserRate::Window(FixedWindow { count, per, key }) => {
                 let key = match key {
@@ -60,10 +106,9 @@ impl SharedLimits {
                     }
                     None => self.own_key("window", limit, route, user),
                 };
-                self.hit_window(&key, *count, *per).await
+                self.hit_window(&key, *count, *per, demand).await
             }
-        };
-        record(limit, route, user, verdict)
+        }
     }
 
     /// Takes one token from the bucket of `client`, a user or an address, for something that belongs to no route.
@@ -75,7 +120,7 @@ impl SharedLimits {
     ) -> Result<Verdict, EngineUnavailable> {
         let Some(rate) = rate else { return Ok(Verdict::Allowed) };
         let key = self.own_key("limit", limit, "", client);
-        record(limit, "", client, self.take_of_bucket(&key, rate).await)
+        record(limit, "", client, self.take_of_bucket(&key, rate, Demand::ACTION).await)
     }
 
     /// Declares the limits that `routes` and the token endpoint, if there is one, have. `is_administered` if the server
@@ -152,12 +197,12 @@ impl SharedLimits {
     ) -> Result<Option<LimitStatus>, EngineUnavailable> {
         let Some(key) = self.key_of(limit, route, user) else { return Ok(None) };
         Ok(Some(match limit {
-            UserLimit::Rate(_, UserRate::Bucket(rate)) => {
+            UserLimit::Rate(name, UserRate::Bucket(rate)) => {
                 let reset_after = match &self.0.engine {
                     Engine::Memory(limits) => limits.bucket_status(&key),
                     Engine::Redis(limits) => limits.bucket_status(&key).await?,
                 };
-                Gcra::from(*rate).status(reset_after)
+                Gcra::from(*rate).status(reset_after, name == USAGE)
             }
             UserLimit::Rate(_, UserRate::Window(FixedWindow { count, .. })) => {
                 let (used, left) = match &self.0.engine {
@@ -190,24 +235,30 @@ impl SharedLimits {
         }
     }
 
-    async fn take_of_bucket(&self, key: &str, rate: Rate) -> Result<Verdict, EngineUnavailable> {
+    async fn take_of_bucket(
+        &self,
+        key: &str,
+        rate: Rate,
+        demand: Demand,
+    ) -> Result<Verdict, EngineUnavailable> {
         match &self.0.engine {
-            Engine::Memory(limits) => limits.take(key, Gcra::from(rate)),
-            Engine::Redis(limits) => limits.take(key, Gcra::from(rate)).await,
+            Engine::Memory(limits) => limits.take(key, Gcra::from(rate), demand),
+            Engine::Redis(limits) => limits.take(key, Gcra::from(rate), demand).await,
         }
     }
 
-    /// Counts one hit in a window. A value that is not an integer is not the gateway's: it is not replaced, and the
+    /// Counts in a window. A value that is not an integer is not the gateway's: it is not replaced, and the
     /// call fails as if the engine were unavailable.
     async fn hit_window(
         &self,
         key: &str,
         count: u32,
         per: Duration,
+        demand: Demand,
     ) -> Result<Verdict, EngineUnavailable> {
         match &self.0.engine {
-            Engine::Memory(limits) => limits.hit(key, count, per),
-            Engine::Redis(limits) => limits.hit(key, count, per).await,
+            Engine::Memory(limits) => limits.hit(key, count, per, demand),
+            Engine::Redis(limits) => limits.hit(key, count, per, demand).await,
         }
     }
 

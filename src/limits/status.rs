@@ -55,6 +55,7 @@ impl<'a> UserLimit<'a> {
         let leases = |kind, max: Option<u32>| max.map(|max| UserLimit::Leases(kind, max));
         [
             rate(LimitName::Messages, &limits.messages_per_user),
+            rate(LimitName::Usage, &limits.usage_per_user),
             rate(LimitName::Connects, &limits.connects_per_user),
             leases(LeaseKind::Connection, limits.connections_per_user),
             leases(LeaseKind::Generation, limits.generations_per_user),

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use super::Verdict;
+use super::demand::Demand;
 
 /// One counter, on a clock of milliseconds since any fixed instant.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Window {
-    count: u32,
+    count: u64,
     ends_at: u64,
 }
 
@@ -21,22 +22,24 @@ impl Window {
     /// The count at `now`, and the time until the window ends.
     pub(super) fn status(&self, now: u64) -> (u64, Duration) {
         if self.is_open(now) {
-            (self.count.into(), Duration::from_millis(self.ends_at - now))
+            (self.count, Duration::from_millis(self.ends_at - now))
         } else {
             (0, Duration::ZERO)
         }
     }
 
-    /// Counts a hit in a window of `length` milliseconds with at most `limit` hits. A refused hit is not counted.
-    /// hit.lua does the same.
-    pub(super) fn hit(&mut self, limit: u32, length: u64, now: u64) -> Verdict {
+    /// Counts in a window of `length` milliseconds with at most `limit` hits. A refused hit is not counted. hit.lua does
+    /// the same.
+    pub(super) fn hit(&mut self, demand: Demand, limit: u32, length: u64, now: u64) -> Verdict {
         if !self.is_open(now) {
+            // What takes nothing begins no window.
+            let length = if demand.taken == 0 { 0 } else { length };
             *self = Self { count: 0, ends_at: now.saturating_add(length) };
         }
-        if self.count >= limit {
+        if demand.needed > 0 && self.count.saturating_add(demand.needed) > limit.into() {
             return Verdict::Refused { retry_after: Duration::from_millis(self.ends_at - now) };
         }
-        self.count += 1;
+        self.count = self.count.saturating_add(demand.taken);
         Verdict::Allowed
     }
 }

@@ -11,6 +11,7 @@
 mod attached;
 mod cancel;
 mod deduplicate;
+mod ended_post;
 mod failover;
 mod history_mark;
 mod last_events;
@@ -19,6 +20,7 @@ mod past_end;
 mod refusal;
 mod relay;
 mod reply_publisher;
+mod reply_record;
 mod streamed_reply;
 mod thread_config;
 mod turn;

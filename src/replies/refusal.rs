@@ -26,6 +26,10 @@ pub enum Refusal {
     RateLimited {
         retry_after: Duration,
     },
+    /// The replies to the user took as many tokens as they may.
+    UsageExceeded {
+        retry_after: Duration,
+    },
     /// The engine is unavailable, so it is not known whether the user is within its limits.
     LimitsUnavailable,
 }
@@ -58,9 +62,9 @@ impl Refusal {
                     "the gateway is stopping, and has not relayed this message; send it again";
                 ErrorEvent::new(ErrorCode::Busy, text).retry_after(1)
             }
-            Self::RateLimited { retry_after } => {
-                let seconds = retry_after.as_millis().div_ceil(1000).max(1) as u64;
-                ErrorEvent::new(ErrorCode::RateLimited, "too many messages").retry_after(seconds)
+            Self::RateLimited { retry_after } => rate_limited("too many messages", retry_after),
+            Self::UsageExceeded { retry_after } => {
+                rate_limited("the replies to you took as many tokens as they may", retry_after)
             }
             Self::LimitsUnavailable => {
                 let text = "limits cannot be checked at the moment; try again";
@@ -68,6 +72,11 @@ impl Refusal {
             }
         }
     }
+}
+
+fn rate_limited(text: &'static str, retry_after: Duration) -> ErrorEvent<'static> {
+    let seconds = retry_after.as_millis().div_ceil(1000).max(1) as u64;
+    ErrorEvent::new(ErrorCode::RateLimited, text).retry_after(seconds)
 }
 
 const BUSY: &str = "the service is busy; try again";

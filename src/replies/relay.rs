@@ -81,12 +81,21 @@ impl Replies {
         claim: Option<&Claim>,
     ) -> Result<Admission, RelayOutcome> {
         let lease = self.acquire_reply_lease(sender).await.map_err(RelayOutcome::Refused)?;
-        let turn =
-            match self.take_user_rate(&sender.route, &sender.params, sender.user_id.as_ref()).await
-            {
-                Ok(()) => self.take_turn(sender, claim).await,
-                Err(refusal) => Err(RelayOutcome::Refused(refusal)),
-            };
+        let turn = match self.check_user_limits(sender).await {
+            Ok(()) => self.take_turn(sender, claim).await,
+            Err(refusal) => Err(RelayOutcome::Refused(refusal)),
+        };
+        let turn = match turn {
+            // The replies that it waited for took tokens.
+            Ok(Some(turn)) => match self.check_usage(sender).await {
+                Ok(()) => Ok(Some(turn)),
+                Err(refusal) => {
+                    self.release([Some(turn), None]).await;
+                    Err(RelayOutcome::Refused(refusal))
+                }
+            },
+            turn => turn,
+        };
         match turn {
             Ok(turn) => Ok(Admission { lease, turn }),
             Err(outcome) => {
@@ -94,6 +103,11 @@ impl Replies {
                 Err(outcome)
             }
         }
+    }
+
+    async fn check_user_limits(&self, sender: &Sender) -> Result<(), Refusal> {
+        self.check_usage(sender).await?;
+        self.take_user_rate(&sender.route, &sender.params, sender.user_id.as_ref()).await
     }
 
     async fn relay_admitted(
@@ -141,6 +155,7 @@ impl Replies {
                 self.publish_reply(
                     sender,
                     RelayedMessage { mark, lease, turn, task, context },
+                    &message.message_id,
                     *reply,
                 );
             }

@@ -9,9 +9,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::attached::AttachGuard;
+use super::ended_post::{MAX_POSTED_BYTES, Post};
 use super::history_mark::HistoryMark;
 use super::message::{MessageContext, RelayedMessage};
 use super::reply_publisher::ReplyPublisher;
+use super::reply_record::ReplyRecord;
 use super::worker_reply::generation_record;
 use super::{Replies, Sender};
 use crate::broker::PublishError;
@@ -57,9 +59,12 @@ struct StreamedReply {
     publisher: ReplyPublisher,
     /// How long after the start of a drain the reply is broken off.
     stops_after: Duration,
+    /// The same for the posting of replies that have ended.
+    posts_end_after: Duration,
     route: Arc<Route>,
     route_metrics: Arc<RouteMetrics>,
     context: MessageContext,
+    reply_record: ReplyRecord,
     mark: HistoryMark,
     guard: TaskGuard,
     entry: Entry,
@@ -74,28 +79,41 @@ impl Replies {
         self: &Rc<Self>,
         sender: &Sender,
         message: RelayedMessage,
-        reply: Reply,
+        message_id: &str,
+        mut reply: Reply,
     ) {
         let RelayedMessage { mark, lease, turn, context, .. } = message;
         let generations = &self.services.generations;
         let Some(guard) = generations.running.register(mark.task().clone()) else {
             // Does not happen: the id of a task whose reply streams is fresh.
             mark.leave_set();
-            return reply.abort();
+            reply.abort();
+            return;
         };
         let config = self.config();
         let attached = match config.upstreams.cancels_on_disconnect(sender.upstream()) {
             true => self.attached.attach(sender, guard.canceller()),
             false => None,
         };
+        let reply_record = ReplyRecord::new(&self.services.limits, sender);
+        let poster = config.upstreams.reply_poster(sender.upstream());
+        let reply_record = match poster {
+            Some(poster) => {
+                reply.collect(MAX_POSTED_BYTES);
+                reply_record.with_post(Post::new(poster, sender, message_id, &context))
+            }
+            None => reply_record,
+        };
         let record = generation_record(sender, true, lease.as_ref(), turn.as_ref());
         let streamed = StreamedReply {
             replies: Rc::clone(self),
             publisher: ReplyPublisher::new(&self.services.publisher, guard.task()),
             stops_after: config.config.shutdown.abort_replies_after(),
+            posts_end_after: config.config.shutdown.abandon_posts_after(),
             route: Arc::clone(&sender.route),
             route_metrics: Arc::clone(&sender.route_metrics),
             context,
+            reply_record,
             mark,
             entry: generations.ledger.enter(guard.task(), record),
             guard,
@@ -121,6 +139,9 @@ impl StreamedReply {
         tokio::join!(self.mark.set(), ledger.flush());
         let ended = self.publish(reply).await.unwrap_or(GenerationEnd::EngineDown.into());
         let (end, reason) = (ended.end, ended.reason.as_deref());
+        self.reply_record.settle(&self.route_metrics.replies).await;
+        let shutdown = &self.replies.services.shutdown;
+        self.reply_record.post(id, channel, end, shutdown, self.posts_end_after);
         // The next message of the channel does not wait for the rest.
         drop(self.turn);
         self.mark.remove().await;
@@ -138,7 +159,7 @@ impl StreamedReply {
             ReplyTiming::new(Arc::clone(&self.route_metrics.replies), self.context.received_at)
                 .with_spans(spans);
         if !self.publisher.publish(processing_started(self.task_id()).into()).await? {
-            reply.abort();
+            self.abort(reply);
             return Ok(GenerationEnd::Taken.into());
         }
         // On a route that does not list it, `complete` is an event like others, but the gateway adds no second one.
@@ -148,57 +169,81 @@ impl StreamedReply {
                 Next::Event(event) => event,
                 Next::End => break,
                 Next::Broken(_) if is_complete => break,
-                Next::Broken(broken) => return self.publish_lost(&broken).await,
+                Next::Broken(broken) => {
+                    self.abort(reply);
+                    return self.publish_lost(&broken).await;
+                }
                 Next::TakenOver => {
-                    reply.abort();
+                    self.abort(reply);
                     return Ok(GenerationEnd::Taken.into());
                 }
                 Next::Cancelled => {
-                    reply.abort();
+                    self.abort(reply);
                     self.guard.remove();
                     // Every event of this reply has an id.
-                    self.publisher.publish_cancelled(None).await?;
+                    let cancelled = self.publisher.publish_cancelled(None);
+                    let ((), published) = tokio::join!(self.reply_record.charge(), cancelled);
+                    published?;
                     return Ok(GenerationEnd::Cancelled.into());
                 }
             };
             let (name, json) = match event {
-                ReplyEvent::Own(json) => self.identify(json),
+                ReplyEvent::Own(json) => self.identify(json, &mut reply),
                 ReplyEvent::Publication(json) => (String::new(), json),
-                ReplyEvent::End(conclusion) => return self.publish_end(conclusion, timing).await,
+                ReplyEvent::End(conclusion) => {
+                    self.abort(reply);
+                    return self.publish_end(conclusion, timing).await;
+                }
             };
             if name == EventName::ProcessingStarted.label() {
                 continue;
             }
-            let is_terminal = self.ends_reply(&name);
-            let published = match is_terminal {
-                true => self.publish_terminal(json).await.map(|()| true),
-                false => self.publisher.publish(json).await,
-            };
-            if published == Err(PublishError::TooLarge) {
-                return self.publish_lost(&TOO_LARGE).await;
-            }
-            if !published? {
-                // Another node has ended the reply.
-                reply.abort();
-                return Ok(GenerationEnd::Taken.into());
-            }
-            if is_terminal {
-                reply.finish();
+            if self.ends_reply(&name) {
+                self.reply_record.close(reply.finish());
+                match self.publish_terminal(json).await {
+                    Err(PublishError::TooLarge) => return self.publish_lost(&TOO_LARGE).await,
+                    published => published?,
+                }
                 if name == EventName::Error.label() {
                     return Ok(GenerationEnd::TaskFailed.into());
                 }
                 timing.record_completion(Instant::now());
                 return Ok(GenerationEnd::Completed.into());
             }
-            timing.record_chunk(Instant::now());
-            is_complete |= name == EventName::Complete.label();
+            match self.publisher.publish(json).await {
+                Ok(true) => {}
+                Ok(false) => {
+                    // Another node has ended the reply.
+                    self.abort(reply);
+                    return Ok(GenerationEnd::Taken.into());
+                }
+                Err(error) => {
+                    self.abort(reply);
+                    return match error {
+                        PublishError::TooLarge => self.publish_lost(&TOO_LARGE).await,
+                        error => Err(error),
+                    };
+                }
+            }
+            let now = Instant::now();
+            timing.record_chunk(now);
+            self.reply_record.begin(now);
+            if name == EventName::Complete.label() {
+                is_complete = true;
+            }
         }
+        self.abort(reply);
         if is_complete {
             self.guard.remove();
             return Ok(GenerationEnd::Completed.into());
         }
         self.publish_terminal(complete(self.task_id()).into()).await?;
         Ok(GenerationEnd::Completed.into())
+    }
+
+    /// Reads no more of a reply, and aborts its request if it has not ended.
+    fn abort(&self, reply: Reply) {
+        self.reply_record.close(reply.abort());
     }
 
     /// Publishes the end that the upstream's stream has.
@@ -229,9 +274,10 @@ impl StreamedReply {
     }
 
     /// Returns the name of an event, and the event with the id of its task: its own if it has one.
-    fn identify(&self, json: Bytes) -> (String, Bytes) {
+    fn identify(&self, json: Bytes, reply: &mut Reply) -> (String, Bytes) {
         let members = EventMembers::read(&json).unwrap_or_default();
         let name = members.event().unwrap_or_default().into_owned();
+        reply.observe(&name, &json);
         let json = match members.task_id() {
             Some(_) => json,
             None => with_task_id(&json, self.task_id()),
@@ -266,6 +312,10 @@ impl StreamedReply {
         let text = match broken {
             ReplyBroken::Lost => "the reply broke off",
             ReplyBroken::Refused(why) => why,
+            ReplyBroken::TimedOut(why) => {
+                self.reply_record.set_timed_out();
+                why
+            }
         };
         let event = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(self.task_id());
         self.publish_terminal(event.to_json().into()).await?;
@@ -275,7 +325,9 @@ impl StreamedReply {
     /// Removes the generation before its terminal event is published, so that it can no longer be cancelled.
     async fn publish_terminal(&self, json: Bytes) -> Result<(), PublishError> {
         self.guard.remove();
-        self.publisher.publish_terminal(json).await
+        self.reply_record.set_end(&json);
+        // The charge is sent first, so that a client that has seen the end cannot be faster with its next message.
+        tokio::join!(self.reply_record.charge(), self.publisher.publish_terminal(json)).1
     }
 
     fn task_id(&self) -> &str {

@@ -1,11 +1,11 @@
-//! The limits of one user on all nodes together: replies in progress, and messages per time.
+//! The limits of one user on all nodes together: replies in progress, messages per time, and tokens of AI models.
 
 use std::time::Duration;
 
 use super::{Refusal, Replies, Sender};
 use crate::config::Route;
 use crate::limits::{Claim, Holder, Lease, LeaseKey, LeaseKind, LimitName, Verdict};
-use crate::protocol::{Params, UserId};
+use crate::protocol::{Params, SenderKey, UserId};
 
 /// How long the answer to a client waits for an unused lease to be released in the engine.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -43,6 +43,18 @@ impl Replies {
         }
     }
 
+    /// Checks that the replies to the sender have not taken all tokens that they may.
+    pub(super) async fn check_usage(&self, sender: &Sender) -> Result<(), Refusal> {
+        let Some(rate) = &sender.route.limits.usage_per_user else { return Ok(()) };
+        let (path, user) = (sender.route.path.as_str(), usage_key(&sender.key));
+        let limits = &self.services.limits;
+        match limits.check_usage(path, &sender.params, &user, rate).await {
+            Ok(Verdict::Allowed) => Ok(()),
+            Ok(Verdict::Refused { retry_after }) => Err(Refusal::UsageExceeded { retry_after }),
+            Err(_) => Err(Refusal::LimitsUnavailable),
+        }
+    }
+
     /// Gives leases back before the client is answered, so that its next message is not refused for them.
     pub(super) async fn release(&self, leases: [Option<Lease>; 2]) {
         if leases.iter().any(Option::is_some) {
@@ -68,5 +80,13 @@ impl Replies {
             Ok(Verdict::Refused { retry_after }) => Err(Refusal::RateLimited { retry_after }),
             Err(_) => Err(Refusal::LimitsUnavailable),
         }
+    }
+}
+
+/// By whom tokens are counted: users by their id, as in the server API. Anonymous clients share those of their address.
+pub(super) fn usage_key(sender: &SenderKey) -> String {
+    match sender {
+        SenderKey::User(user) => user.to_string(),
+        SenderKey::Network(_) | SenderKey::Connection(_) => sender.to_string(),
     }
 }

@@ -62,6 +62,8 @@ label_enum! {
     /// A limit per user, which all nodes share through the engine. Its label is also part of the engine's keys.
     pub enum LimitName {
         Messages => "messages_per_user",
+        /// Tokens of AI models.
+        Usage => "usage_per_user",
         Connects => "connects_per_user",
         Connections => "connections_per_user",
         Generations => "generations_per_user",

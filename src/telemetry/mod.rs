@@ -47,6 +47,7 @@ pub mod dialects;
 pub mod engine;
 pub mod jwts;
 pub mod messages;
+pub mod on_complete;
 pub mod presence;
 pub mod process;
 pub mod proxy;

@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 use super::definitions::{self, Definition, Kind};
 use super::{
     admin, celery, channel_layer, connections, credentials, delivery, dialects, engine, jwts, log,
-    messages, presence, process, proxy, replicas, replies, spans, upstreams,
+    messages, on_complete, presence, process, proxy, replicas, replies, spans, upstreams,
 };
 
 /// The areas, each with its headline on the reference page.
@@ -23,6 +23,7 @@ pub(super) const AREAS: &[(&str, &[&Definition])] = &[
     ("Upstreams", upstreams::METRICS),
     ("Replicas of upstreams and the proxy", replicas::METRICS),
     ("Streams of AI APIs", dialects::METRICS),
+    ("Replies posted by on_complete", on_complete::METRICS),
     ("Celery", celery::METRICS),
     ("Proxy", proxy::METRICS),
     ("Delivery and history", delivery::METRICS),

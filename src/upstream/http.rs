@@ -19,7 +19,7 @@ use crate::http_client::{self, Failure, HttpClient, RequestError, error_chain};
 use crate::protocol::{Template, UnfitForUrl, UrlValue};
 use crate::telemetry::upstreams::UpstreamMetrics;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 

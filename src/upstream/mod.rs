@@ -22,6 +22,7 @@ mod celery;
 mod circuit;
 mod client_json;
 mod dialect;
+mod ended_reply;
 mod event;
 mod format;
 mod forwarded;
@@ -30,6 +31,8 @@ mod http;
 mod json_values;
 mod message;
 mod ndjson;
+mod on_complete;
+mod own_events;
 mod payload;
 mod plain_request;
 mod pool;
@@ -48,12 +51,14 @@ mod websocket;
 
 use celery::Celery;
 pub use celery::TaskEnd;
-pub use dialect::{Conclusion, Outcome};
+pub use dialect::{Conclusion, Outcome, ReplySummary, Usage};
+pub use ended_reply::{EndedReply, EndedReplyError, EndedReplyUser, ReplyOutcome, Timings};
 pub use forwarded::{Forwarded, TooLarge};
 use gate::PendingRequest;
 pub use gate::{InFlightPermit, TaskPermit};
 use message::user_in_template;
 pub use message::{Limited, Message, QueueState, RelayError, SocketRequest};
+pub use on_complete::ReplyPoster;
 pub use plain_request::{PlainRequest, RequestEnd};
 pub use pool::{BalanceKey, Pool, ReplicaLoad};
 pub use reply::{Accepted, Reply, ReplyBroken, ReplyEvent, ReplySource};
@@ -74,6 +79,8 @@ pub struct Upstreams {
     shared: SharedUpstreams,
     /// The clients of the HTTP and WebSocket upstreams, by the names of `shared`.
     clients: Arc<BTreeMap<String, HttpClient>>,
+    /// The clients by which ended replies are posted, in the same way.
+    posting: Arc<BTreeMap<String, HttpClient>>,
 }
 
 impl Upstreams {
@@ -106,7 +113,17 @@ impl Upstreams {
             Some((name.clone(), client))
         };
         let clients = Arc::new(shared.iter().filter_map(client).collect());
-        Self { shared: shared.clone(), clients }
+        let posting = |(name, upstream): (&String, &Arc<Upstream>)| {
+            let on_complete = upstream.on_complete.as_ref()?;
+            let unchanged = previous.and_then(|previous| {
+                let is_same = Arc::ptr_eq(previous.shared.get(name)?, upstream);
+                previous.posting.get(name).filter(|_| is_same)
+            });
+            let client = unchanged.cloned().unwrap_or_else(|| on_complete.client());
+            Some((name.clone(), client))
+        };
+        let posting = Arc::new(shared.iter().filter_map(posting).collect());
+        Self { shared: shared.clone(), clients, posting }
     }
 
     /// `None` = no upstream has this name.
@@ -135,6 +152,12 @@ impl Upstreams {
             span.set("tidegate.upstream.kind", label);
         }
         span
+    }
+
+    /// Returns by what ended replies of the upstream called `name` are posted; `None` = they are not.
+    pub fn reply_poster(&self, name: &str) -> Option<ReplyPoster> {
+        let shared = Arc::clone(self.shared.get(name)?.on_complete.as_ref()?);
+        Some(ReplyPoster { shared, client: self.posting.get(name)?.clone() })
     }
 
     /// Whether a streamed reply is aborted when the connection that requested it closes.

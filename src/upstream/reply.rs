@@ -21,6 +21,8 @@ use crate::sse::{self, EventTooLarge};
 use crate::telemetry;
 use crate::telemetry::upstreams::ReplyEnd;
 
+mod whole;
+
 /// How long after the proof of its end a reply is read for what belongs to it, such as its usage.
 const LINGER: Duration = Duration::from_secs(2);
 
@@ -49,8 +51,10 @@ pub enum ReplySource {
 pub enum ReplyBroken {
     /// The connection was lost, or the body ended inside an event.
     Lost,
-    /// An event was too large, or the reply took longer than `max_reply`; the text says which.
+    /// An event was too large, for example; the text says what is wrong.
     Refused(&'static str),
+    /// The reply took longer than `max_reply`, or nothing more came; the text says which.
+    TimedOut(&'static str),
 }
 
 /// What comes next of a streamed reply.
@@ -83,6 +87,8 @@ pub struct Reply {
     is_ended: bool,
     /// Whether some of the body was received.
     has_begun: bool,
+    /// How many bytes of text and of tool calls are collected.
+    collected_bytes: usize,
     in_flight: InFlightPermit,
     channel: ChannelName,
     task_id: Box<str>,
@@ -91,7 +97,7 @@ pub struct Reply {
 /// What the events of the body are.
 enum Content {
     /// The upstream's own.
-    Own,
+    Own(ReplySummary),
     Dialect(Box<Translation>),
     /// The first event decides.
     Undecided,
@@ -119,13 +125,14 @@ impl Reply {
             lingers_until: None,
             is_ended: false,
             has_begun: false,
+            collected_bytes: 0,
             in_flight,
             channel,
             task_id,
         };
         match dialect {
             Dialect::Auto => {}
-            Dialect::Events => reply.content = Content::Own,
+            Dialect::Events => reply.content = Content::Own(ReplySummary::default()),
             dialect => reply.set_dialect(dialect, config.dialect == Dialect::Auto),
         }
         reply
@@ -139,7 +146,11 @@ impl Reply {
             metrics.dialect_found(dialect);
         }
         let translation = Translation::new(dialect, self.publish, metrics, &self.task_id);
-        self.content = translation.map_or(Content::Own, |it| Content::Dialect(Box::new(it)));
+        self.content = match translation {
+            Some(translation) => Content::Dialect(Box::new(translation)),
+            None => Content::Own(ReplySummary::default()),
+        };
+        self.collect(self.collected_bytes);
     }
 
     /// Returns what comes next. `None` at the regular end of an upstream that writes its own events, and after any kind of
@@ -185,37 +196,6 @@ impl Reply {
         None
     }
 
-    /// Ends a reply after its terminal event. The rest of the body is not read.
-    pub fn finish(mut self) {
-        if !self.is_ended {
-            self.end_with(ReplyEnd::Complete);
-        }
-    }
-
-    /// Aborts the request of a reply that is not needed any more.
-    pub fn abort(mut self) {
-        if !self.is_ended {
-            self.end_with(ReplyEnd::GivenUp);
-        }
-    }
-
-    /// What a reply in a dialect has said so far; `None` for the upstream's own events.
-    #[expect(dead_code, reason = "for what is done with a whole reply")]
-    pub fn summary(&self) -> Option<&ReplySummary> {
-        match &self.content {
-            Content::Own | Content::Undecided => None,
-            Content::Dialect(translation) => Some(translation.summary()),
-        }
-    }
-
-    /// Collects up to this many bytes of text and of tool calls for the summary.
-    #[expect(dead_code, reason = "for what is done with a whole reply")]
-    pub fn collect(&mut self, max_bytes: usize) {
-        if let Content::Dialect(translation) = &mut self.content {
-            translation.summary_mut().collect(max_bytes);
-        }
-    }
-
     /// Returns what can be said without reading on.
     fn take_ready(&mut self) -> Option<Option<Result<ReplyEvent, ReplyBroken>>> {
         let Content::Dialect(translation) = &mut self.content else { return None };
@@ -237,11 +217,13 @@ impl Reply {
             self.set_dialect(dialect, true);
         }
         let translation = match &mut self.content {
-            Content::Own | Content::Undecided if *is_bare => return None,
-            Content::Own | Content::Undecided if event::is_done(data) => {
+            Content::Own(_) | Content::Undecided if *is_bare => return None,
+            Content::Own(_) | Content::Undecided if event::is_done(data) => {
                 return Some(self.end_with(ReplyEnd::Complete));
             }
-            Content::Own | Content::Undecided => return Some(Some(Ok(self.own_event(name, data)))),
+            Content::Own(_) | Content::Undecided => {
+                return Some(Some(Ok(self.own_event(name, data))));
+            }
             Content::Dialect(translation) => translation,
         };
         if event::is_done(data) {
@@ -275,7 +257,7 @@ impl Reply {
     /// The stream says that nothing more will come, or there is nothing more.
     fn handle_end_of_stream(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
         match &self.content {
-            Content::Own | Content::Undecided => self.end_with(match self.end {
+            Content::Own(_) | Content::Undecided => self.end_with(match self.end {
                 StreamEnd::Body => ReplyEnd::Complete,
                 StreamEnd::Event => ReplyEnd::Lost,
             }),
@@ -303,7 +285,7 @@ impl Reply {
     }
 
     fn is_completed_by_body(&self) -> bool {
-        matches!(self.content, Content::Own) && self.end == StreamEnd::Body
+        matches!(self.content, Content::Own(_)) && self.end == StreamEnd::Body
     }
 
     fn wait_until(&self) -> Instant {
@@ -326,7 +308,7 @@ impl Reply {
         self.has_begun = true;
         let start = strip_bom(part).trim_ascii_start();
         let (declared, looks_like) = match (&self.format, &self.content) {
-            (Format::Sse(_), Content::Own) if matches!(start.first(), Some(b'{' | b'[')) => {
+            (Format::Sse(_), Content::Own(_)) if matches!(start.first(), Some(b'{' | b'[')) => {
                 ("text/event-stream", "JSON")
             }
             (Format::Ndjson(_), _) if sse::is_field(start) => {
@@ -380,8 +362,8 @@ impl Reply {
             ReplyEnd::Unreadable => {
                 ReplyBroken::Refused("the reply has a content encoding that cannot be decoded")
             }
-            ReplyEnd::TooLong => ReplyBroken::Refused("the reply took too long"),
-            ReplyEnd::Silent => ReplyBroken::Refused("the reply fell silent"),
+            ReplyEnd::TooLong => ReplyBroken::TimedOut("the reply took too long"),
+            ReplyEnd::Silent => ReplyBroken::TimedOut("the reply fell silent"),
         }))
     }
 }

@@ -120,7 +120,7 @@ pub(super) async fn read(
 }
 
 /// Returns after how many seconds a request may be sent again (RFC 9110 section 10.2.3), at least one.
-fn retry_after(headers: &HeaderMap) -> Option<u64> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let seconds = match value.parse::<f64>() {
         // Some APIs write fractions.

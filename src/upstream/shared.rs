@@ -7,6 +7,7 @@ use rustls::ClientConfig;
 
 use super::celery::Celery;
 use super::gate::Gate;
+use super::on_complete::OnComplete;
 use super::queue::{Queue, QueueKind};
 use crate::config::{self, UpstreamKind};
 use crate::http_client;
@@ -20,6 +21,8 @@ pub(super) struct Upstream {
     pub config: Arc<config::Upstream>,
     pub gate: Gate,
     pub transport: Transport,
+    /// By what its ended replies are posted.
+    pub on_complete: Option<Arc<OnComplete>>,
 }
 
 /// How all threads reach an upstream.
@@ -64,10 +67,16 @@ impl SharedUpstreams {
                 shared.insert(name.clone(), Arc::clone(same));
                 continue;
             }
-            let transport = Transport::start(config, engine, shutdown)
-                .map_err(|error| format!("upstream.{name}: {error}"))?;
+            let failed = |error| format!("upstream.{name}: {error}");
+            let transport = Transport::start(config, engine, shutdown).map_err(failed)?;
+            let on_complete = match &config.kind {
+                UpstreamKind::Http(http) => http.on_complete.as_ref(),
+                _ => None,
+            };
+            let on_complete = on_complete.map(|it| OnComplete::new(name, it)).transpose();
+            let on_complete = on_complete.map_err(failed)?;
             let config = Arc::clone(config);
-            let upstream = Upstream { gate: Gate::new(&config), config, transport };
+            let upstream = Upstream { gate: Gate::new(&config), config, transport, on_complete };
             shared.insert(name.clone(), Arc::new(upstream));
         }
         Ok(Self(Arc::new(shared)))

@@ -42,6 +42,10 @@ pub(super) fn of(config: &Config) -> Vec<String> {
     }
     for (name, upstream) in &config.upstreams {
         let UpstreamKind::Http(http) = &upstream.kind else { continue };
+        let of_posts = http.on_complete.as_ref().and_then(|it| it.signing_secret.as_ref());
+        if of_posts.is_some_and(is_short) {
+            add(&format!("upstream.{name}.on_complete.signing_secret"), TOO_SHORT);
+        }
         let key = format!("upstream.{name}.signing_secret");
         match &http.signing_secret {
             Some(secret) if is_short(secret) => add(&key, TOO_SHORT),

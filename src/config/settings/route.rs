@@ -175,6 +175,8 @@ pub struct SendQueue {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RouteLimits {
     pub messages_per_user: Option<UserRate>,
+    /// Tokens of AI models, of which the usage of replies is counted.
+    pub usage_per_user: Option<UserRate>,
     pub messages_per_connection: Option<Rate>,
     /// Control frames and small fragments.
     pub frames_per_connection: Option<Rate>,

@@ -86,6 +86,12 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
+    /// How long after the start of a drain ended replies are still posted: until the process ends, but for the time that
+    /// it takes to log the others.
+    pub fn abandon_posts_after(&self) -> Duration {
+        (self.drain + self.grace).saturating_sub(Duration::from_millis(100))
+    }
+
     /// How long after the start of a drain running replies are ended with an error: as late as possible,
     /// but early enough for the error to be published.
     pub fn abort_replies_after(&self) -> Duration {

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use hyper::header::{HeaderName, HeaderValue};
+use url::Url;
+
 use super::{CeleryUpstream, HttpRequest, RedisUrl, Secret};
 use crate::protocol::{Dialect, Template};
 
@@ -77,6 +80,20 @@ pub struct HttpUpstream {
     /// The number of attempts after the first. Only requests that cannot have been received, and responses
     /// 502, 503 and 504, are retried.
     pub retries: u32,
+    /// The secret that bodies are signed with; `None` = not signed.
+    pub signing_secret: Option<Secret>,
+    /// Where replies are posted that have ended.
+    pub on_complete: Option<OnComplete>,
+}
+
+/// Where and how replies are posted that have ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OnComplete {
+    pub url: Url,
+    /// The time limit of each attempt.
+    pub timeout: Duration,
+    /// They take the place of the gateway's own.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The secret that bodies are signed with; `None` = not signed.
     pub signing_secret: Option<Secret>,
 }

@@ -55,6 +55,9 @@ fn rates() {
         |count, secs, burst| Some(Some(Rate { count, per: Duration::from_secs(secs), burst }));
     for (text, expected) in [
         ("50/1h", rate_of(50, 3600, 50)),
+        ("100000/1d", rate_of(100_000, 86_400, 100_000)),
+        ("1/365d", rate_of(1, 31_536_000, 1)),
+        ("1/366d", None),
         ("10/1s burst 20", rate_of(10, 1, 20)),
         ("", Some(None)),
         ("off", Some(None)),

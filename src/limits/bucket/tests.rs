@@ -36,9 +36,9 @@ fn the_status_agrees_with_the_decision() {
     let gcra = Gcra::from(rate);
     let (mut full_at, mut now) = (0, 1_000_000);
     for step in 0..200u64 {
-        let status = gcra.status(u64::saturating_sub(full_at, now));
+        let status = gcra.status(u64::saturating_sub(full_at, now), false);
         assert_eq!((status.max, status.used <= 5), (5, true));
-        let verdict = gcra.take(&mut full_at, now);
+        let verdict = gcra.take(Demand::ACTION, &mut full_at, now);
         match verdict {
             Verdict::Allowed => assert!(status.used < 5 && status.retry_after.is_zero()),
             Verdict::Refused { retry_after } => {
@@ -93,4 +93,22 @@ fn extreme_rates_do_not_overflow() {
         assert_eq!(bucket.take(rate, Duration::ZERO), Verdict::Allowed, "{rate:?}");
         bucket.take(rate, Duration::MAX);
     }
+}
+
+#[test]
+fn a_charge_is_never_refused_and_owes_at_most_a_whole_bucket() {
+    let gcra = Gcra::from(rate(10, 1000, 10));
+    let (mut full_at, now) = (0, 1_000_000);
+    assert_eq!(gcra.take(Demand::charge(9), &mut full_at, now), Verdict::Allowed);
+    assert_eq!(gcra.take(Demand::CHECK, &mut full_at, now), Verdict::Allowed);
+    assert_eq!(gcra.take(Demand::CHECK, &mut full_at, now), Verdict::Allowed, "nothing is taken");
+    assert_eq!(gcra.take(Demand::charge(4), &mut full_at, now), Verdict::Allowed);
+    // Three are owed, and one must be there.
+    assert_eq!(gcra.take(Demand::CHECK, &mut full_at, now), refused(400));
+    let status = gcra.status(full_at - now, true);
+    assert_eq!((status.max, status.used), (10, 13));
+    assert_eq!(status.retry_after, Duration::from_millis(400));
+    assert_eq!(gcra.take(Demand::CHECK, &mut full_at, now + 400_000), Verdict::Allowed);
+    assert_eq!(gcra.take(Demand::charge(u64::MAX), &mut full_at, now), Verdict::Allowed);
+    assert_eq!(gcra.take(Demand::CHECK, &mut full_at, now), refused(1100));
 }

@@ -39,6 +39,7 @@ on_both_engines! {
     a_window_counts_hits_and_ends_as_a_whole window;
     windows_with_different_keys_are_independent windows_apart;
     simultaneous_hits_do_not_exceed_the_limit no_overrun;
+    usage_is_charged_in_full_and_checked_before_the_next usage;
     leases_are_acquired_and_released leases;
     simultaneous_acquires_do_not_exceed_the_limit no_overbooking;
 }
@@ -76,6 +77,30 @@ async fn burst_then_refusal(bench: Bench) {
     // The next token is there after 3600 s / 5. A refusal does not take a token.
     for _ in 0..3 {
         assert!(is_refused(take().await.unwrap(), Duration::from_secs(720)));
+    }
+}
+
+async fn usage(bench: Bench) {
+    let params = Params::default();
+    let window =
+        UserRate::Window(FixedWindow { count: 100, per: Duration::from_secs(3600), key: None });
+    for (rate, most_seconds) in [(hourly(100), 1800), (window, 3600)] {
+        let check = || bench.limits.check_usage("/ws", &params, "1", &rate);
+        let charge = |tokens| bench.limits.charge_usage(tokens, "/ws", &params, "1", &rate);
+        assert_eq!(check().await, Ok(Verdict::Allowed));
+        charge(99).await.unwrap();
+        assert_eq!(check().await, Ok(Verdict::Allowed), "one is left");
+        charge(50).await.unwrap();
+        assert!(is_refused(check().await.unwrap(), Duration::from_secs(most_seconds)));
+        let limit = UserLimit::Rate(LimitName::Usage, &rate);
+        let status = bench.limits.status(limit, "/ws", "1").await.unwrap().unwrap();
+        // Some of a bucket may be back already.
+        assert!((148..=149).contains(&status.used) && status.max == 100, "{status:?}");
+        assert!(status.retry_after > Duration::from_secs(1000), "{status:?}");
+        charge(u64::MAX).await.unwrap();
+        assert!(is_refused(check().await.unwrap(), Duration::from_secs(3636)));
+        assert_eq!(bench.limits.reset(limit, "/ws", "1").await, Ok(Some(true)));
+        assert_eq!(check().await, Ok(Verdict::Allowed));
     }
 }
 

@@ -28,6 +28,9 @@ metrics! {
         route: ROUTE,
         outcome: words(&[GenerationEnd::LABELS]),
     ] in buckets::GENERATION;
+    /// Tokens of AI models that replies took, as their upstreams say. `input` and `output` are all of them: `cached_input`
+    /// and `cache_write` are parts of `input`, and `reasoning` is a part of `output`.
+    USAGE = counter "tidegate_generation_usage_tokens_total" [route: ROUTE, kind: words(&[UsageKind::LABELS])];
     /// Duplicates that were dropped: a message that its client sent again; a second terminal event of a task; a
     /// publication that was sent again; a live publication that had already been read from the history; a
     /// message of the channel layer that another node had appended.
@@ -67,6 +70,20 @@ label_enum! {
         /// The message was relayed, but the limit of monitored replies was reached.
         NotTracked => "not_tracked";
         Ended(GenerationEnd),
+    }
+}
+
+label_enum! {
+    /// What tokens were taken for. A part is counted in its whole as well.
+    pub enum UsageKind {
+        Input => "input",
+        Output => "output",
+        /// A part of the input.
+        CachedInput => "cached_input",
+        /// A part of the input.
+        CacheWrite => "cache_write",
+        /// A part of the output.
+        Reasoning => "reasoning",
     }
 }
 
@@ -117,6 +134,8 @@ pub struct ReplyMetrics {
     not_tracked: Counter,
     /// In the order of [`Unheard::ALL`].
     unheard: Box<[Counter]>,
+    /// In the order of [`UsageKind::ALL`].
+    usage: Box<[Counter]>,
     first_chunk: Histogram,
     chunk_gap: Histogram,
 }
@@ -135,6 +154,10 @@ impl ReplyMetrics {
                 .iter()
                 .map(|when| UNHEARD.at([label.clone(), when.label().into()]))
                 .collect(),
+            usage: UsageKind::ALL
+                .iter()
+                .map(|kind| USAGE.at([label.clone(), kind.label().into()]))
+                .collect(),
             first_chunk: FIRST_CHUNK.at([label.clone()]),
             chunk_gap: CHUNK_GAP.at([label.clone()]),
             route,
@@ -144,6 +167,11 @@ impl ReplyMetrics {
     /// A message was relayed whose reply is not monitored, because the limit of monitored replies is reached.
     pub fn not_tracked(&self) {
         self.not_tracked.increment(1);
+    }
+
+    /// A reply took this many tokens.
+    pub fn usage(&self, kind: UsageKind, tokens: u64) {
+        self.usage[kind as usize].increment(tokens);
     }
 
     /// No event of a worker's reply was heard.

@@ -90,7 +90,7 @@ pub struct Usage {
 
 impl Usage {
     /// Takes over what a later report says.
-    pub(super) fn update(&mut self, later: Self) {
+    pub(in crate::upstream) fn update(&mut self, later: Self) {
         self.input = later.input.or(self.input);
         self.output = later.output.or(self.output);
         self.total = later.total.or(self.total);
@@ -116,6 +116,15 @@ impl Usage {
 
     pub fn is_known(&self) -> bool {
         *self != Self::default()
+    }
+
+    /// The tokens that count against a limit: those of input and output; where one of them is not known, what the
+    /// upstream says of both.
+    pub fn charged(&self) -> u64 {
+        match (self.input, self.output) {
+            (Some(input), Some(output)) => input.saturating_add(output),
+            (input, output) => self.total.or(input).or(output).unwrap_or(0),
+        }
     }
 
     /// All tokens: what the upstream says, or else the sum of input and output if both are known.

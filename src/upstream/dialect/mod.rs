@@ -31,9 +31,9 @@ mod tool_calls;
 mod translation;
 
 pub(super) use detection::{detect, dialect_of_headers};
-pub use item::Failure;
+pub use item::{Failure, Usage};
 use item::{Item, NotJson, Progress};
-pub use summary::ReplySummary;
+pub use summary::{ReplySummary, SummaryToolCall};
 pub use translation::{Conclusion, Outcome};
 pub(super) use translation::{Translation, Untranslatable};
 

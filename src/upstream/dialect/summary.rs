@@ -34,13 +34,17 @@ impl ReplySummary {
         self.max_bytes = max_bytes;
     }
 
+    /// Whether texts and tool calls are collected.
+    pub fn collects(&self) -> bool {
+        self.max_bytes > 0
+    }
+
     /// The text of the first choice.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for what is done with a whole reply"))]
     pub fn text(&self) -> String {
         escaped::decode(&self.escaped_text).into_owned()
     }
 
-    pub(super) fn add_text(&mut self, escaped_text: &str) {
+    pub(in crate::upstream) fn add_text(&mut self, escaped_text: &str) {
         if self.max_bytes == 0 || self.is_cut {
             return;
         }

@@ -222,10 +222,6 @@ impl Translation {
         }
     }
 
-    pub fn summary(&self) -> &ReplySummary {
-        &self.state.summary
-    }
-
     pub fn summary_mut(&mut self) -> &mut ReplySummary {
         &mut self.state.summary
     }

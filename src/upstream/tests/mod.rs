@@ -49,6 +49,7 @@ fn http_to(url: &str) -> config::HttpUpstream {
         publish: config::Publish::Events,
         retries: 0,
         signing_secret: None,
+        on_complete: None,
     }
 }
 

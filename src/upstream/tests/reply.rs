@@ -104,7 +104,7 @@ async fn a_silent_reply_is_broken() {
     assert!(reply.next().await.is_some_and(|event| event.is_ok()));
     // The time that the gateway takes to pass an event on is not the upstream's silence.
     tokio::time::sleep(idle_timeout * 2).await;
-    let silent = ReplyBroken::Refused("the reply fell silent");
+    let silent = ReplyBroken::TimedOut("the reply fell silent");
     let second = events(&[r#"{"event":"chunk","chunk":2}"#]);
     assert_eq!(read(&mut reply).await, (second, Some(silent)));
 }
@@ -165,7 +165,7 @@ async fn a_reply_that_takes_too_long_is_ended() {
     let taken = upstreams(upstream(UpstreamKind::Http(http))).relay(UPSTREAM, &message()).await;
     let mut reply = taken.unwrap().reply.into_stream().unwrap();
     let (_, end) = read(&mut reply).await;
-    assert_eq!(end, Some(ReplyBroken::Refused("the reply took too long")));
+    assert_eq!(end, Some(ReplyBroken::TimedOut("the reply took too long")));
 }
 
 /// A stream that always has more data never makes the reader wait, so that the deadline must be checked
@@ -183,7 +183,7 @@ async fn a_reply_that_never_pauses_is_ended_too() {
     assert!(matches!(reply.next().await, Some(Ok(_))));
     tokio::time::sleep(max_reply).await;
     let late = reply.next().await;
-    let too_long = ReplyBroken::Refused("the reply took too long");
+    let too_long = ReplyBroken::TimedOut("the reply took too long");
     assert!(matches!(late, Some(Err(broken)) if broken == too_long));
 }
 

@@ -79,7 +79,7 @@ fn the_summary_has_what_the_reply_said() {
     }
     translation.close();
     let _ = translation.conclude();
-    let summary = translation.summary();
+    let summary = translation.summary_mut();
     assert_eq!(summary.text(), "Grü😀\n");
     assert!(!summary.is_cut);
     let call = SummaryToolCall {
@@ -100,8 +100,8 @@ fn a_summary_is_bounded() {
     for _ in 0..4 {
         translation.take("", r#"{"choices":[{"delta":{"content":"1234"}}]}"#).expect("JSON");
     }
-    assert_eq!(translation.summary().text(), "12341234");
-    assert!(translation.summary().is_cut);
+    assert_eq!(translation.summary_mut().text(), "12341234");
+    assert!(translation.summary_mut().is_cut);
 }
 
 #[test]

@@ -1,0 +1,246 @@
+//! Whole replies are posted when they have ended, until they are taken.
+
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use crate::chat::{relayed, session};
+use crate::outcome::attempt;
+use crate::relay_http::verify_signature;
+use crate::rig::upstream::in_turn;
+use crate::rig::{Client, Gateway, Reply, Settings, Upstream};
+
+const PATH: &str = "/ws/chat/42/";
+const SSE: &str = "text/event-stream";
+const SECRET: &str = "a secret of the receiver";
+const POSTS: &str = "tidegate_on_complete_total";
+
+fn sse(body: &str) -> Reply {
+    let headers = vec![("content-type", SSE.to_owned())];
+    Reply::Answer { status: 200, headers, body: Bytes::copy_from_slice(body.as_bytes()) }
+}
+
+fn settings(upstream: &Upstream, receiver: &Upstream, lines: &str) -> Settings {
+    let (url, hook) = (upstream.url("/chat"), receiver.url("/replies?from=gateway"));
+    let upstream = format!(
+        "kind = \"http\"\nurl = {url:?}\nretries = 0\n{lines}\n[upstream.worker.on_complete]\nurl = {hook:?}\n\
+         signing_secret = {SECRET:?}\nheaders = {{ authorization = \"Bearer of-the-receiver\" }}"
+    );
+    relayed(&url, "[route.limits]\ngenerations_per_user = 1").upstream("worker", &upstream)
+}
+
+async fn signed_in(gateway: &Gateway) -> Client {
+    let cookie = format!("access_token={}", session());
+    attempt(gateway, PATH, &[("cookie", &cookie)]).await.expect("a session")
+}
+
+async fn wait_for(client: &mut Client, name: &str) -> Value {
+    loop {
+        let event = client.next_json().await;
+        if event["event"] == name {
+            return event;
+        }
+    }
+}
+
+/// Sends a message, and returns its task and the end of its reply.
+async fn ask(client: &mut Client, id: &str) -> (Value, Value) {
+    client.send_json(&json!({"message": "hello", "id": id})).await;
+    let task_id = client.next_event("task_queued").await["task_id"].clone();
+    loop {
+        let event = client.next_json().await;
+        if ["complete", "error", "cancelled"].iter().any(|name| event["event"] == *name) {
+            return (task_id, event);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_whole_reply_is_posted_until_it_is_taken() {
+    let body = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hel\\u006co \"}}]}\n\n\
+        data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"\u{1f600}\"}}]}\n\n\
+        data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c1\",\
+        \"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\":1}\"}}]}}]}\n\n\
+        data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"tool_calls\"}]}\n\n\
+        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":9,\"completion_tokens\":4}}\n\ndata: [DONE]\n\n";
+    let upstream = Upstream::start(in_turn([sse(body), sse(body)])).await;
+    let receiver = Upstream::start(in_turn([Reply::status(500), Reply::Hangup])).await;
+    let gateway = Gateway::start(settings(&upstream, &receiver, "dialect = \"openai-chat\"")).await;
+    let mut client = signed_in(&gateway).await;
+    let (task_id, end) = ask(&mut client, "m-1").await;
+    assert_eq!(end["event"], "complete");
+
+    let attempts = [(); 3];
+    let mut bodies = Vec::new();
+    for () in attempts {
+        let post = receiver.next_request().await;
+        assert_eq!((&*post.method, &*post.path), ("POST", "/replies?from=gateway"));
+        assert_eq!(post.header("idempotency-key"), task_id.as_str());
+        assert_eq!(post.header("x-request-id"), task_id.as_str());
+        assert_eq!(post.header("content-type"), Some("application/json"));
+        assert_eq!(post.header("authorization"), Some("Bearer of-the-receiver"));
+        verify_signature(&post, SECRET);
+        bodies.push(post.json());
+    }
+    assert!(bodies.iter().all(|body| *body == bodies[0]), "{bodies:?}");
+    let mut reply = bodies.remove(0);
+    let timings = reply["timings"].take();
+    assert!(timings["duration_ms"].as_u64() >= timings["first_event_ms"].as_u64(), "{timings}");
+    assert!(timings["first_event_ms"].is_u64(), "{timings}");
+    for name in ["received_at", "ended_at"] {
+        assert!(timings[name].as_str().is_some_and(|time| time.ends_with('Z')), "{timings}");
+    }
+    for name in ["connection_id", "request_id"] {
+        assert!(reply[name].take().is_string(), "{name}");
+    }
+    let expected = json!({
+        "task_id": task_id, "message_id": "m-1", "upstream": "worker",
+        "route": "/ws/chat/{conversation_id}/", "channel": "chat_42",
+        "params": {"conversation_id": "42"}, "user": {"id": 7, "name": "ana"},
+        "connection_id": null, "request_id": null, "outcome": "completed",
+        "finish_reason": "tool_calls", "error": null, "text": "Hello \u{1f600}",
+        "tool_calls": [{"id": "c1", "name": "f", "arguments": "{\"x\":1}"}], "truncated": false,
+        "usage": {"input_tokens": 9, "output_tokens": 4, "total_tokens": 13}, "timings": null,
+    });
+    assert_eq!(reply, expected);
+    gateway.wait_for_metric(POSTS, &[("upstream", "worker"), ("outcome", "taken")], 1.0).await;
+    gateway.wait_for_metric("tidegate_on_complete_retries_total", &[], 2.0).await;
+    gateway.wait_for_metric("tidegate_on_complete_waiting", &[], 0.0).await;
+}
+
+/// The next message is relayed although its user may have one reply and the receiver does not answer.
+#[tokio::test]
+async fn a_receiver_that_hangs_holds_nothing_of_the_user() {
+    let body = "data: {\"event\":\"chunk\",\"chunk\":\"a\\n\"}\n\ndata: {\"event\":\"chunk\",\"chunk\":\"b\"}\n\n\
+        data: {\"event\":\"usage\",\"input_tokens\":3}\n\n\
+        data: {\"event\":\"complete\",\"finish_reason\":\"mine\"}\n\n";
+    let upstream = Upstream::start(in_turn([sse(body), sse(body), sse(body)])).await;
+    let receiver = Upstream::start(|_| Reply::Hang).await;
+    let gateway = Gateway::start(settings(&upstream, &receiver, "")).await;
+    let mut client = signed_in(&gateway).await;
+    for id in ["a", "b", "c"] {
+        assert_eq!(ask(&mut client, id).await.1["event"], "complete");
+        let reply = receiver.next_request().await.json();
+        assert_eq!((&reply["message_id"], &reply["text"]), (&json!(id), &json!("a\nb")));
+        assert_eq!(
+            (&reply["outcome"], &reply["finish_reason"]),
+            (&json!("completed"), &json!("mine"))
+        );
+        assert_eq!(reply["usage"], json!({"input_tokens": 3}));
+    }
+    gateway.wait_for_metric("tidegate_on_complete_waiting", &[("upstream", "worker")], 3.0).await;
+}
+
+#[tokio::test]
+async fn every_end_is_posted_as_what_it_is() {
+    let chunk = "data: {\"event\":\"chunk\",\"chunk\":\"so far\"}\n\n";
+    let failed =
+        format!("{chunk}event: error\ndata: {{\"message\":\"No model.\",\"code\":\"m1\"}}\n\n");
+    let own =
+        format!("{chunk}data: {{\"event\":\"error\",\"error\":\"Own.\",\"code\":\"own\"}}\n\n");
+    let (lost, broken) = Reply::stream(SSE);
+    let (silent, hanging) = Reply::stream(SSE);
+    let (running, cancelled) = Reply::stream(SSE);
+    let upstream =
+        Upstream::start(in_turn([sse(&failed), sse(&own), broken, hanging, cancelled])).await;
+    let receiver = Upstream::accepting().await;
+    let lines = "stream_idle_timeout = \"400ms\"";
+    let gateway = Gateway::start(settings(&upstream, &receiver, lines)).await;
+    let mut client = signed_in(&gateway).await;
+    let posted = async |outcome: &str, error: Value| {
+        let reply = receiver.next_request().await.json();
+        assert_eq!(
+            (&reply["outcome"], &reply["text"]),
+            (&json!(outcome), &json!("so far")),
+            "{reply}"
+        );
+        assert_eq!(reply["error"], error, "{reply}");
+    };
+    ask(&mut client, "failed").await;
+    posted("failed", json!({"code": "m1", "text": "No model."})).await;
+    ask(&mut client, "own").await;
+    posted("failed", json!({"code": "own", "text": "Own."})).await;
+    lost.write(chunk);
+    client.send_json(&json!({"message": "hello", "id": "lost"})).await;
+    wait_for(&mut client, "chunk").await;
+    lost.abort();
+    wait_for(&mut client, "error").await;
+    posted("lost", json!({"code": "worker_lost", "text": "the reply broke off"})).await;
+    silent.write(chunk);
+    ask(&mut client, "silent").await;
+    posted("timed_out", json!({"code": "worker_lost", "text": "the reply fell silent"})).await;
+    running.write(chunk);
+    client.send_json(&json!({"message": "hello", "id": "cancelled"})).await;
+    let task_id = client.next_event("task_queued").await["task_id"].clone();
+    wait_for(&mut client, "chunk").await;
+    client.send_json(&json!({"type": "cancel", "task_id": task_id})).await;
+    wait_for(&mut client, "cancelled").await;
+    posted("cancelled", Value::Null).await;
+}
+
+#[tokio::test]
+async fn a_text_beyond_the_bound_is_cut_and_says_so() {
+    let piece = "x".repeat(300 * 1024);
+    let body = format!("data: {{\"event\":\"chunk\",\"chunk\":\"{piece}\"}}\n\n").repeat(4);
+    let upstream = Upstream::start(in_turn([sse(&body)])).await;
+    let receiver = Upstream::accepting().await;
+    let engine = "max_publication_bytes = \"1MiB\"";
+    let settings = settings(&upstream, &receiver, "").section("engine", engine);
+    let gateway = Gateway::start(settings).await;
+    let mut client = signed_in(&gateway).await;
+    assert_eq!(ask(&mut client, "a").await.1["event"], "complete");
+    let reply = receiver.next_request().await.json();
+    assert_eq!(reply["truncated"], true);
+    assert_eq!(reply["text"].as_str().map(str::len), Some(3 * piece.len()));
+}
+
+#[tokio::test]
+async fn a_reply_that_is_refused_is_given_up_at_once() {
+    let upstream = Upstream::start(in_turn([sse("data: a\n\n"), sse("data: b\n\n")])).await;
+    let redirect = vec![("location", "http://127.0.0.1:1/".to_owned())];
+    let answers =
+        [Reply::status(422), Reply::Answer { status: 307, headers: redirect, body: Bytes::new() }];
+    let receiver = Upstream::start(in_turn(answers)).await;
+    let gateway = Gateway::start(settings(&upstream, &receiver, "")).await;
+    let mut client = signed_in(&gateway).await;
+    let (task_id, _) = ask(&mut client, "a").await;
+    let line = gateway.wait_for_event("reply_not_posted").await;
+    assert_eq!((&line["level"], &line["outcome"]), (&json!("WARN"), &json!("rejected")), "{line}");
+    assert_eq!((&line["task_id"], &line["attempts"]), (&task_id, &json!(1)), "{line}");
+    assert!(line["reason"].as_str().is_some_and(|reason| reason.contains("422")), "{line}");
+    ask(&mut client, "b").await;
+    gateway.wait_for_metric(POSTS, &[("outcome", "rejected")], 2.0).await;
+    assert_eq!(receiver.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn a_drain_posts_what_waits_without_its_pause() {
+    let upstream = Upstream::start(in_turn([sse("data: a\n\n")])).await;
+    let wait = vec![("retry-after", "100".to_owned())];
+    let busy = Reply::Answer { status: 503, headers: wait, body: Bytes::new() };
+    let receiver = Upstream::start(in_turn([busy])).await;
+    let settings =
+        settings(&upstream, &receiver, "").section("shutdown", "drain = \"1s\"\ngrace = \"20s\"");
+    let mut gateway = Gateway::start(settings).await;
+    let mut client = signed_in(&gateway).await;
+    let (task_id, _) = ask(&mut client, "a").await;
+    gateway.wait_for_metric("tidegate_on_complete_retries_total", &[], 1.0).await;
+    assert_eq!(gateway.stop().await, Some(0));
+    let posts = receiver.requests();
+    assert_eq!(posts.len(), 2);
+    assert_eq!(posts[1].header("idempotency-key"), task_id.as_str());
+}
+
+#[tokio::test]
+async fn a_drain_ends_what_is_not_taken_in_time() {
+    let upstream = Upstream::start(in_turn([sse("data: a\n\n")])).await;
+    let receiver = Upstream::start(|_| Reply::Hang).await;
+    let settings = settings(&upstream, &receiver, "")
+        .section("shutdown", "drain = \"100ms\"\ngrace = \"500ms\"");
+    let mut gateway = Gateway::start(settings).await;
+    let mut client = signed_in(&gateway).await;
+    ask(&mut client, "a").await;
+    receiver.next_request().await;
+    assert_eq!(gateway.stop().await, Some(1));
+    let line = gateway.wait_for_event("reply_not_posted").await;
+    assert_eq!(line["outcome"], "abandoned", "{line}");
+}
