@@ -84,10 +84,9 @@ pub struct Socket {
     fault: Cell<Option<CloseReason>>,
     /// Whether bytes came since the last [`Socket::take_activity`].
     is_active: Cell<bool>,
-    /// Whether the kernel did not take everything at the last attempt.
-    was_blocked: Cell<bool>,
-    /// Since when `was_blocked` is true, in Unix seconds, which fit until 2106.
-    blocked_since: Cell<u32>,
+    /// Since when the kernel has not taken everything: the last 16 bits of the Unix seconds, never 0. 0 = it took
+    /// everything at the last attempt. No peer stays blocked for the 18 hours after which they repeat.
+    blocked_since: Cell<u16>,
     /// Whether the peer has taken bytes that waited since the last [`Socket::take_activity`].
     has_progressed: Cell<bool>,
     /// Publications of this epoch up to this offset are not sent: the client has them, or they are older than
@@ -153,7 +152,6 @@ impl Socket {
             discarded_bytes: Cell::new(0),
             fault: Cell::new(None),
             is_active: Cell::new(false),
-            was_blocked: Cell::new(false),
             blocked_since: Cell::new(0),
             has_progressed: Cell::new(false),
             after: Cell::new(None),
@@ -247,13 +245,13 @@ impl Socket {
         let polled = outbox.poll_write(&mut *self.stream.borrow_mut(), cx);
         // Only what the kernel takes after it was full tells that the peer has taken something.
         let is_blocked = !outbox.is_empty();
-        match self.was_blocked.replace(is_blocked) {
-            true if outbox.bytes() < before => self.has_progressed.set(true),
-            false if is_blocked => {
-                let now = u32::try_from(clock::unix_seconds()).unwrap_or(u32::MAX);
-                self.blocked_since.set(now);
-            }
+        match (self.blocked_since.get() != 0, is_blocked) {
+            (true, _) if outbox.bytes() < before => self.has_progressed.set(true),
+            (false, true) => self.blocked_since.set((clock::unix_seconds() as u16).max(1)),
             _ => {}
+        }
+        if !is_blocked {
+            self.blocked_since.set(0);
         }
         match polled {
             Poll::Ready(Ok(())) => {
@@ -299,8 +297,11 @@ impl Socket {
             bytes: outbox.bytes(),
             limits: outbox.limits(),
             is_held: outbox.is_held(),
-            since: (!outbox.is_empty() && self.was_blocked.get())
-                .then(|| u64::from(self.blocked_since.get())),
+            since: (!outbox.is_empty() && self.blocked_since.get() != 0).then(|| {
+                let now = clock::unix_seconds();
+                let age = (now as u16).wrapping_sub(self.blocked_since.get());
+                now.saturating_sub(age.into())
+            }),
         }
     }
 
