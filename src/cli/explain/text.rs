@@ -183,8 +183,8 @@ fn inbox(one: &Connection) -> String {
 }
 
 fn position(one: &Connection, answer: &Answer) -> Option<String> {
-    let channels = answer.channels.iter().flatten();
-    let now = channels.filter(|channel| Some(&channel.channel) == one.channel.as_ref()).next()?;
+    let mut channels = answer.channels.iter().flatten();
+    let now = channels.find(|channel| Some(&channel.channel) == one.channel.as_ref())?;
     let offset = now.offset?;
     if one.replaying {
         return Some(format!("history: is being sent, up to offset {offset}"));
