@@ -279,7 +279,7 @@ fn http(s: &mut Section<'_>) -> Option<HttpUpstream> {
     })
 }
 
-fn on_complete(s: &mut Section<'_>) -> Option<Option<OnComplete>> {
+fn on_complete(s: &mut Section<'_>) -> Option<Option<Box<OnComplete>>> {
     let url = s.key(
         "url",
         kinds::OPTIONAL_HTTP_URL,
@@ -296,7 +296,7 @@ fn on_complete(s: &mut Section<'_>) -> Option<Option<OnComplete>> {
         "Signs these requests as messages are signed: HMAC-SHA256 of time and body; \"\" = not signed.",
     );
     let (url, timeout, headers, signing_secret) = (url?, timeout?, headers?, signing_secret?);
-    Some(url.map(|url| OnComplete { url, timeout, headers, signing_secret }))
+    Some(url.map(|url| Box::new(OnComplete { url, timeout, headers, signing_secret })))
 }
 
 fn queue(s: &mut Section<'_>, kind_name: KindName, engine: Option<&Engine>) -> Option<RedisQueue> {

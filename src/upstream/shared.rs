@@ -70,7 +70,7 @@ impl SharedUpstreams {
             let failed = |error| format!("upstream.{name}: {error}");
             let transport = Transport::start(config, engine, shutdown).map_err(failed)?;
             let on_complete = match &config.kind {
-                UpstreamKind::Http(http) => http.on_complete.as_ref(),
+                UpstreamKind::Http(http) => http.on_complete.as_deref(),
                 _ => None,
             };
             let on_complete = on_complete.map(|it| OnComplete::new(name, it)).transpose();

@@ -83,7 +83,7 @@ pub struct HttpUpstream {
     /// The secret that bodies are signed with; `None` = not signed.
     pub signing_secret: Option<Secret>,
     /// Where replies are posted that have ended.
-    pub on_complete: Option<OnComplete>,
+    pub on_complete: Option<Box<OnComplete>>,
 }
 
 /// Where and how replies are posted that have ended.
