@@ -10,8 +10,10 @@ use super::api::Query;
 use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api};
+use crate::config;
 use crate::limits::{LimitKind, LimitName, LimitStatus, UserLimit};
 use crate::protocol::UserId;
+use crate::redis_link::EngineUnavailable;
 use crate::telemetry::admin::Action;
 
 const MAX_BODY_BYTES: usize = 12 * 1024;
@@ -29,7 +31,7 @@ struct Route<'a> {
 }
 
 #[derive(Serialize)]
-struct Limit {
+pub(super) struct Limit {
     limit: LimitName,
     kind: LimitKind,
     /// `null` if the limit is counted by a parameter of the connection's path, which is not known here.
@@ -54,6 +56,13 @@ struct Reset {
     route: Option<String>,
     /// Without names, the rates.
     limits: Option<Vec<String>>,
+}
+
+impl Limit {
+    /// Whether any of it is used at the moment.
+    pub fn is_used(&self) -> bool {
+        self.standing.as_ref().is_some_and(|numbers| numbers.used > 0)
+    }
 }
 
 impl From<LimitStatus> for Numbers {
@@ -82,15 +91,25 @@ impl Admin {
         let config = self.config.load_full();
         let mut routes = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
-            let mut limits = Vec::new();
-            for limit in UserLimit::of(&route.limits) {
-                let standing = self.limits.status(limit, route.path.as_str(), &user).await;
-                let standing = standing.map_err(|_| api::engine_down())?.map(Numbers::from);
-                limits.push(Limit { limit: limit.name(), kind: limit.kind(), standing });
-            }
+            let limits = self.user_limits(route, &user).await.map_err(|_| api::engine_down())?;
             routes.push(Route { route: route.path.as_str(), limits });
         }
         Ok(api::json(StatusCode::OK, &Body { user_id: &user, routes }))
+    }
+
+    /// The status of a user's limits on one route.
+    pub(super) async fn user_limits(
+        &self,
+        route: &config::Route,
+        user: &str,
+    ) -> Result<Vec<Limit>, EngineUnavailable> {
+        let mut limits = Vec::new();
+        for limit in UserLimit::of(&route.limits) {
+            let standing = self.limits.status(limit, route.path.as_str(), user).await?;
+            let standing = standing.map(Numbers::from);
+            limits.push(Limit { limit: limit.name(), kind: limit.kind(), standing });
+        }
+        Ok(limits)
     }
 
     pub(super) async fn reset_limits(

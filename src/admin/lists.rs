@@ -40,6 +40,17 @@ pub(super) struct Nodes {
     asked: u64,
 }
 
+impl Nodes {
+    /// The nodes that have answered in both.
+    pub fn both(self, other: Self) -> Self {
+        Self { answered: self.answered.min(other.answered), asked: self.asked.max(other.asked) }
+    }
+
+    pub fn is_complete(&self) -> bool {
+        self.answered >= self.asked
+    }
+}
+
 impl From<Reached> for Nodes {
     fn from(reached: Reached) -> Self {
         Self { answered: reached.answered, asked: reached.asked }

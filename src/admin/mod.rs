@@ -14,6 +14,7 @@ mod connections;
 mod debug;
 mod disconnect;
 mod drain;
+mod explain;
 mod history;
 mod limits;
 mod lists;
@@ -256,6 +257,7 @@ impl Admin {
             Endpoint::History(channel) => self.read_history(channel, request).await,
             Endpoint::Tail(channel) => self.tail(channel, request, caller).await,
             Endpoint::Connections => self.list_connections(request).await,
+            Endpoint::Explain => self.explain(request).await,
             Endpoint::Limits => self.look_at_limits(request).await,
             Endpoint::ResetLimits => self.reset_limits(request, caller).await,
             Endpoint::Debug => self.debug(request, caller).await,

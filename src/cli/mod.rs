@@ -9,6 +9,7 @@ mod check;
 mod completions;
 mod config;
 mod demo;
+mod explain;
 mod health;
 mod logging;
 mod man;
@@ -67,6 +68,7 @@ enum Command {
     Tail(tail::Args),
     Replay(replay::Args),
     Top(top::Args),
+    Explain(explain::Args),
     Completions(completions::Args),
     Man(man::Args),
 }
@@ -90,6 +92,7 @@ pub fn run() -> ExitCode {
         Command::Tail(args) => tail::run(&args),
         Command::Replay(args) => replay::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Completions(args) => completions::run(&args),
         Command::Man(args) => man::run(&args),
         Command::Demo(args) => demo::run(&args),

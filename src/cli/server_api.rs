@@ -106,6 +106,12 @@ impl ServerApi {
         self.success_body(response)
     }
 
+    /// Returns the body of a 2xx response to a GET that may take this long.
+    pub async fn get_within(&self, path: &str, deadline: Duration) -> Result<Bytes, ApiError> {
+        let response = self.request(Method::GET, path, None, deadline).await?;
+        self.success_body(response)
+    }
+
     /// Opens a stream of server-sent events, which lasts until one side ends it.
     pub async fn stream(&self, path: &str) -> Result<Incoming, ApiError> {
         let request = self.send(Method::GET, path, None);

@@ -25,7 +25,8 @@ pub enum NodeCommand {
 }
 
 /// The connections that a command applies to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "TargetFields", into = "TargetFields")]
 pub enum Target {
     /// All connections of a user, whether the credentials contain the id as a number or as a string.
     User(UserId),
@@ -63,10 +64,14 @@ pub struct DisconnectFields {
 }
 
 /// The JSON representation of a [`Target`]. Exactly one of the fields is set.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct TargetFields {
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub user_id: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub connection_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub channel: Option<String>,
 }
 

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::explain::{Concerning, ConnectionDetails, Details, ErrorRow, GenerationRow};
 use super::part::{Part, Row};
 use crate::protocol::{ChannelName, ConnectionId, UserId};
 
@@ -18,12 +19,15 @@ pub(super) const MAX_PART_BYTES: usize = 512 * 1024;
 /// Longer user names are truncated to this many bytes.
 const MAX_TEXT_BYTES: usize = 512;
 
-/// A query for a list of the connections or channels of all nodes.
+/// A query for a list over all nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "lowercase")]
 pub enum Listing {
     Connections(Connections),
     Channels(Channels),
+    Details(Details),
+    Generations(Concerning),
+    Errors(Concerning),
 }
 
 /// A query for open connections. A connection is listed if it matches all fields that are set.
@@ -78,11 +82,14 @@ pub struct ChannelRow {
     pub connections: u64,
 }
 
-/// A part of a list of either kind.
+/// A part of a list of any kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ListPart {
     Connections(Part<ConnectionRow>),
     Channels(Part<ChannelRow>),
+    Details(Part<ConnectionDetails>),
+    Generations(Part<GenerationRow>),
+    Errors(Part<ErrorRow>),
 }
 
 impl Row for ConnectionRow {
@@ -129,6 +136,8 @@ impl Listing {
         match self {
             Self::Connections(query) => query.limit,
             Self::Channels(query) => query.limit,
+            Self::Details(query) => query.limit,
+            Self::Generations(query) | Self::Errors(query) => query.limit,
         }
     }
 
@@ -136,7 +145,7 @@ impl Listing {
     pub(super) fn excludes(&self, node: &str) -> bool {
         match self {
             Self::Connections(query) => query.node.as_ref().is_some_and(|wanted| wanted != node),
-            Self::Channels(_) => false,
+            _ => false,
         }
     }
 
@@ -145,27 +154,21 @@ impl Listing {
         match self {
             Self::Connections(_) => ListPart::Connections(Part::default()),
             Self::Channels(_) => ListPart::Channels(Part::default()),
+            Self::Details(_) => ListPart::Details(Part::default()),
+            Self::Generations(_) => ListPart::Generations(Part::default()),
+            Self::Errors(_) => ListPart::Errors(Part::default()),
         }
     }
 
-    /// Merges parts of this list. Parts of the other kind are ignored.
+    /// Merges parts of this list. Parts of another kind are ignored.
     pub(super) fn merge(&self, parts: impl Iterator<Item = ListPart>) -> ListPart {
         let limit = self.limit();
         match self {
-            Self::Connections(_) => {
-                let parts = parts.filter_map(|part| match part {
-                    ListPart::Connections(part) => Some(part),
-                    ListPart::Channels(_) => None,
-                });
-                ListPart::Connections(Part::merge(parts.collect(), limit))
-            }
-            Self::Channels(_) => {
-                let parts = parts.filter_map(|part| match part {
-                    ListPart::Channels(part) => Some(part),
-                    ListPart::Connections(_) => None,
-                });
-                ListPart::Channels(Part::merge(parts.collect(), limit))
-            }
+            Self::Connections(_) => ListPart::Connections(merge(parts, limit)),
+            Self::Channels(_) => ListPart::Channels(merge(parts, limit)),
+            Self::Details(_) => ListPart::Details(merge(parts, limit)),
+            Self::Generations(_) => ListPart::Generations(merge(parts, limit)),
+            Self::Errors(_) => ListPart::Errors(merge(parts, limit)),
         }
     }
 
@@ -175,8 +178,42 @@ impl Listing {
         Some(match self {
             Self::Connections(_) => ListPart::Connections(serde_json::from_str(data).ok()?),
             Self::Channels(_) => ListPart::Channels(serde_json::from_str(data).ok()?),
+            Self::Details(_) => ListPart::Details(serde_json::from_str(data).ok()?),
+            Self::Generations(_) => ListPart::Generations(serde_json::from_str(data).ok()?),
+            Self::Errors(_) => ListPart::Errors(serde_json::from_str(data).ok()?),
         })
     }
+}
+
+fn merge<R: ListRow>(parts: impl Iterator<Item = ListPart>, limit: usize) -> Part<R> {
+    Part::merge(parts.filter_map(R::part).collect(), limit)
+}
+
+/// A row of a [`ListPart`].
+pub(super) trait ListRow: Row {
+    /// The part, if its rows are of this kind.
+    fn part(part: ListPart) -> Option<Part<Self>>;
+}
+
+macro_rules! list_rows {
+    ($($row:ty => $kind:ident),+ $(,)?) => {
+        $(impl ListRow for $row {
+            fn part(part: ListPart) -> Option<Part<Self>> {
+                match part {
+                    ListPart::$kind(part) => Some(part),
+                    _ => None,
+                }
+            }
+        })+
+    };
+}
+
+list_rows! {
+    ConnectionRow => Connections,
+    ChannelRow => Channels,
+    ConnectionDetails => Details,
+    GenerationRow => Generations,
+    ErrorRow => Errors,
 }
 
 impl ListPart {
@@ -184,6 +221,9 @@ impl ListPart {
         let json = match self {
             Self::Connections(part) => part.to_json(MAX_PART_BYTES),
             Self::Channels(part) => part.to_json(MAX_PART_BYTES),
+            Self::Details(part) => part.to_json(MAX_PART_BYTES),
+            Self::Generations(part) => part.to_json(MAX_PART_BYTES),
+            Self::Errors(part) => part.to_json(MAX_PART_BYTES),
         };
         RawValue::from_string(json).expect("a part serializes to valid JSON")
     }

@@ -7,6 +7,7 @@
 
 mod command;
 mod debug;
+mod explain;
 mod link;
 mod listing;
 mod message;
@@ -25,9 +26,13 @@ pub use command::{
 #[cfg(test)]
 pub use debug::MAX_DEBUG_SECONDS;
 pub use debug::{DebugCommand, DebugFields, InvalidDebug};
+pub use explain::{
+    ChannelPosition, Concerning, ConnectionDetails, Details, ErrorRow, GenerationRow, InboxStatus,
+    LocalLimitStatus, QueueStatus,
+};
 pub use listing::{ChannelRow, Channels, ConnectionRow, Connections, ListPart, Listing, truncate};
 pub use part::{Gathering, Part};
-pub use threads::{CancelHook, DebugHook, ThreadCommand, Threads, WorkerHandle};
+pub use threads::{CancelHook, DebugHook, GenerationsHook, ThreadCommand, Threads, WorkerHandle};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +42,7 @@ use crate::protocol::ChannelName;
 use crate::redis_link::Needs;
 use crate::shutdown::Shutdown;
 use link::Link;
+use listing::ListRow;
 
 /// How long a node that stops tries to tell the others.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -64,7 +70,7 @@ impl Reached {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed<R> {
     pub part: Part<R>,
-    /// `affected` is 0.
+    /// `affected` is the number of all matching rows of [`Details`], 0 otherwise.
     pub reached: Reached,
 }
 
@@ -130,18 +136,32 @@ impl Control {
         &self,
         query: Connections,
     ) -> Result<Listed<ConnectionRow>, SendError> {
-        match self.list(Listing::Connections(query)).await? {
-            (ListPart::Connections(part), reached) => Ok(Listed { part, reached }),
-            (ListPart::Channels(_), reached) => Ok(Listed { part: Part::default(), reached }),
-        }
+        self.rows(Listing::Connections(query)).await
     }
 
     /// Lists the channels that have connections on any node. Waits as long as [`Control::send`].
     pub async fn channels(&self, query: Channels) -> Result<Listed<ChannelRow>, SendError> {
-        match self.list(Listing::Channels(query)).await? {
-            (ListPart::Channels(part), reached) => Ok(Listed { part, reached }),
-            (ListPart::Connections(_), reached) => Ok(Listed { part: Part::default(), reached }),
-        }
+        self.rows(Listing::Channels(query)).await
+    }
+
+    /// Describes the target's connections on every node. Waits as long as [`Control::send`].
+    pub async fn details(&self, query: Details) -> Result<Listed<ConnectionDetails>, SendError> {
+        self.rows(Listing::Details(query)).await
+    }
+
+    /// Lists the replies in progress on every node. Waits as long as [`Control::send`].
+    pub async fn generations(&self, query: Concerning) -> Result<Listed<GenerationRow>, SendError> {
+        self.rows(Listing::Generations(query)).await
+    }
+
+    /// Lists the recent errors of every node. Waits as long as [`Control::send`].
+    pub async fn errors(&self, query: Concerning) -> Result<Listed<ErrorRow>, SendError> {
+        self.rows(Listing::Errors(query)).await
+    }
+
+    async fn rows<R: ListRow>(&self, listing: Listing) -> Result<Listed<R>, SendError> {
+        let (part, reached) = self.list(listing).await?;
+        Ok(Listed { part: R::part(part).unwrap_or_default(), reached })
     }
 
     async fn list(&self, listing: Listing) -> Result<(ListPart, Reached), SendError> {

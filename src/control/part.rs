@@ -14,7 +14,7 @@ pub struct Part<R> {
 }
 
 /// An element of a list.
-pub trait Row: Serialize + DeserializeOwned {
+pub trait Row: Sized + Serialize + DeserializeOwned {
     type Key: Ord + Clone;
 
     fn key(&self) -> Self::Key;

@@ -6,7 +6,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
-use super::{DebugCommand, Disconnect, ListPart, Listing, NodeCommand};
+use super::{
+    Concerning, DebugCommand, Disconnect, GenerationRow, ListPart, Listing, NodeCommand, Part,
+};
 use crate::protocol::{ChannelName, random_hex};
 
 /// The most commands in the queue of one thread. If the queue is full, the command counts as not executed there.
@@ -23,6 +25,9 @@ pub type CancelHook = Arc<dyn Fn(&ChannelName, &str) -> u64 + Send + Sync>;
 /// Turns on debug lines for a target, and returns how many targets it accepted: 1 or 0. It is called on the engine
 /// thread and must not block.
 pub type DebugHook = Arc<dyn Fn(&DebugCommand) -> u64 + Send + Sync>;
+
+/// Finds replies in progress on this node. It is called on the engine thread and must not block.
+pub type GenerationsHook = Arc<dyn Fn(&Concerning, &str) -> Part<GenerationRow> + Send + Sync>;
 
 /// What a worker thread needs to receive commands. The handle is created on another thread.
 pub struct WorkerHandle {
@@ -45,7 +50,11 @@ pub enum ThreadCommand {
 /// The answer of one thread.
 enum Answer {
     Affected(u64),
-    List(ListPart),
+    List {
+        part: ListPart,
+        /// The number of rows that match, if it was asked for.
+        matching: u64,
+    },
 }
 
 impl WorkerHandle {
@@ -64,8 +73,13 @@ impl Task {
 
     /// Answers with this thread's rows of a list.
     pub fn answer_list(self, part: ListPart) {
+        self.answer_counted(part, 0);
+    }
+
+    /// Answers with this thread's rows of a list, and how many match in total.
+    pub fn answer_counted(self, part: ListPart, matching: u64) {
         // The sender may have stopped waiting.
-        let _ = self.answer.send(Answer::List(part));
+        let _ = self.answer.send(Answer::List { part, matching });
     }
 }
 
@@ -85,6 +99,7 @@ pub struct Threads {
     queues: Arc<[mpsc::Sender<Task>]>,
     cancel: CancelHook,
     debug: DebugHook,
+    generations: GenerationsHook,
     node: Arc<str>,
 }
 
@@ -98,7 +113,14 @@ impl Threads {
             })
             .unzip::<_, _, Vec<_>, Vec<_>>();
         let debug: DebugHook = Arc::new(|_| 0);
-        (Self { queues: queues.into(), cancel, debug, node: random_hex(8).into() }, workers)
+        let generations: GenerationsHook = Arc::new(|_, _| Part::default());
+        let (queues, node) = (queues.into(), random_hex(8).into());
+        (Self { queues, cancel, debug, generations, node }, workers)
+    }
+
+    /// Sets the hook that finds replies in progress. Without it, there are none.
+    pub fn with_generations(self, generations: GenerationsHook) -> Self {
+        Self { generations, ..self }
     }
 
     /// Sets the hook that executes debug commands. Without it, they have no effect.
@@ -126,20 +148,30 @@ impl Threads {
                 let (answers, complete) = self.send(ThreadCommand::Disconnect(command)).await;
                 let affected = answers.iter().map(|answer| match answer {
                     Answer::Affected(closed) => *closed,
-                    Answer::List(_) => 0,
+                    Answer::List { .. } => 0,
                 });
                 CommandResult { affected: affected.sum(), complete, list: None }
             }
             NodeCommand::List(listing) if listing.excludes(&self.node) => {
                 CommandResult { affected: 0, complete: true, list: Some(listing.empty()) }
             }
+            // Like cancelling: no thread has to be asked.
+            NodeCommand::List(Listing::Generations(query)) => {
+                let part = ListPart::Generations((self.generations)(&query, &self.node));
+                CommandResult { affected: 0, complete: true, list: Some(part) }
+            }
             NodeCommand::List(listing) => {
                 let (answers, complete) = self.send(ThreadCommand::List(listing.clone())).await;
+                let mut affected = 0;
                 let parts = answers.into_iter().filter_map(|answer| match answer {
-                    Answer::List(part) => Some(part),
+                    Answer::List { part, matching } => {
+                        affected += matching;
+                        Some(part)
+                    }
                     Answer::Affected(_) => None,
                 });
-                CommandResult { affected: 0, complete, list: Some(listing.merge(parts)) }
+                let list = Some(listing.merge(parts));
+                CommandResult { affected, complete, list }
             }
         }
     }

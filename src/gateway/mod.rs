@@ -6,6 +6,7 @@
 
 mod descriptors;
 mod engine;
+mod hooks;
 mod listen;
 mod memory;
 mod needs;
@@ -30,15 +31,15 @@ use tokio::task::LocalSet;
 use crate::admin::{self, Admin, Listings};
 use crate::broker::{Core, WorkerHandle};
 use crate::config::{Config, SharedConfig};
-use crate::control::{self, CancelHook, Control, DebugHook, Target, Threads};
-use crate::generations::{RunningTasks, Task};
+use crate::control::{self, Control, Threads};
+use crate::generations::RunningTasks;
 use crate::http_client;
 use crate::limits::{MemoryBudget, NetworkRates, RefusalDelays};
 use crate::listener::{ClientLimits, Worker};
 use crate::service_manager;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-use crate::telemetry::log::{LogControl, Subject};
+use crate::telemetry::log::LogControl;
 use descriptors::Descriptors;
 use engine::Engine;
 use listen::Sockets;
@@ -148,8 +149,9 @@ async fn serve(
     let Sockets { public, admin, is_inherited } = sockets;
     let (core, broker_handles) = Core::new(public.len(), config.engine.max_publication_bytes);
     let running = RunningTasks::default();
-    let (threads, command_handles) = Threads::new(public.len(), cancel_hook(&running));
-    let threads = threads.with_debug(debug_hook(&log));
+    let (threads, command_handles) = Threads::new(public.len(), hooks::cancel(&running));
+    let threads =
+        threads.with_debug(hooks::debug(&log)).with_generations(hooks::generations(&running));
     let mut engine =
         Engine::build(&shared, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
     let builder = RuntimeConfigBuilder::new(&engine, &config.engine, &shutdown);
@@ -206,14 +208,6 @@ async fn serve(
         let _ = thread.join();
     }
     Ok(outcome)
-}
-
-/// Cancels replies that run on this node. Commands of any node call it.
-fn cancel_hook(running: &RunningTasks) -> CancelHook {
-    let running = running.clone();
-    Arc::new(move |channel, task_id| {
-        u64::from(running.cancel(&Task { channel: channel.clone(), id: task_id.into() }))
-    })
 }
 
 /// The parts from which all workers are built.
@@ -278,19 +272,6 @@ fn start_threads(workers: Vec<Worker>) -> Result<WorkerThreads, StartError> {
         .collect::<Result<_, _>>()
         .map_err(|error| StartError::System { what: "worker thread", error })?;
     Ok((threads, worker_ended))
-}
-
-/// Turns on debug lines about one user, channel or connection. Commands of any node call it.
-fn debug_hook(log: &LogControl) -> DebugHook {
-    let log = log.clone();
-    Arc::new(move |command| {
-        let subject = match command.target() {
-            Target::User(id) => Subject::User(id.to_string()),
-            Target::Channel(name) => Subject::Channel(name.to_string()),
-            Target::Connection(id) => Subject::Connection(id.to_string()),
-        };
-        u64::from(log.debug(subject, Duration::from_secs(command.seconds().into())).is_ok())
-    })
 }
 
 fn serve_admin(

@@ -16,7 +16,7 @@ mod tracker;
 
 pub use dedup::{Claim, DedupError, DedupOutcome, Deduplicator, IdScope, MessageKey};
 pub use ledger::{CLAIM_INTERVAL, Claimed, Entry, GenerationRecord, Ledger};
-pub use running_tasks::{RunningTasks, Task, TaskGuard};
+pub use running_tasks::{GenerationOrigin, RunningTasks, Task, TaskGuard};
 pub use tracker::{Disposition, Observed, PendingReply, TrackOutcome, TrackedReply, Tracker};
 
 use crate::config::SharedConfig;

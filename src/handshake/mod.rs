@@ -56,6 +56,8 @@ pub struct Admission {
     /// `None` if the route has none.
     pub channel: Option<ChannelName>,
     pub identity: Identity,
+    /// Where the credentials were.
+    pub source: AuthSource,
     /// Identifies the one whose share of a bound the client takes.
     pub sender: SenderKey,
     pub connection_id: ConnectionId,
@@ -166,7 +168,7 @@ impl Handshake {
 
         let offered = OfferedCredentials::read(head);
         let sources = route.auth.iter().copied();
-        let identity = self.identify(sources, &params, headers, &offered, origin).await?;
+        let (source, identity) = self.identify(sources, &params, headers, &offered, origin).await?;
 
         let channel = self.channel_of(&route, &params, &identity)?;
         // Limits come before the question, so that nobody can make the backend answer any number of them, and after the
@@ -200,6 +202,7 @@ impl Handshake {
             params,
             channel,
             identity,
+            source,
             sender,
             connection_id,
             request_id,
@@ -222,7 +225,7 @@ impl Handshake {
         headers: &HeaderMap,
         offered: &OfferedCredentials<'_>,
         origin: &RequestOrigin,
-    ) -> Result<Identity, Rejection> {
+    ) -> Result<(AuthSource, Identity), Rejection> {
         let mut first = None;
         for source in sources {
             let jwt = match source {
@@ -230,26 +233,29 @@ impl Handshake {
                     if let Some(token) = offered.connection_token() {
                         let context = CredentialContext { params, origin: origin.tag() };
                         let redeemed = self.authenticator.redeem(&token, context).await;
-                        first = first.or(Some(redeemed.map_err(Rejection::credential)?));
+                        let identity = redeemed.map_err(Rejection::credential)?;
+                        first = first.or(Some((source, identity)));
                     }
                     continue;
                 }
                 AuthSource::Cookie => {
                     if first.is_none() {
-                        first = self.identify_by_cookie(headers).await.transpose()?;
+                        let identity = self.identify_by_cookie(headers).await.transpose()?;
+                        first = identity.map(|identity| (source, identity));
                     }
                     continue;
                 }
                 AuthSource::Bearer => offered.bearer().map(Cow::Borrowed),
                 AuthSource::Query => offered.query_token(),
                 AuthSource::Anonymous => {
-                    first = first.or_else(|| Some(Identity::anonymous()));
+                    first = first.or_else(|| Some((source, Identity::anonymous())));
                     continue;
                 }
             };
             if let Some(jwt) = jwt {
                 let verified = self.authenticator.verify(&jwt).await;
-                first = first.or(Some(verified.map_err(Rejection::credential)?));
+                let identity = verified.map_err(Rejection::credential)?;
+                first = first.or(Some((source, identity)));
             }
         }
         first.ok_or_else(Rejection::no_credentials)

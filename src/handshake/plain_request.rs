@@ -68,7 +68,7 @@ impl Handshake {
         let offered = OfferedCredentials::read(head);
         let sources = route.auth.iter().copied();
         let sources = sources.filter(|source| *source != AuthSource::ConnectionToken);
-        let identity = self.identify(sources, params, headers, &offered, origin).await?;
+        let (_, identity) = self.identify(sources, params, headers, &offered, origin).await?;
         let channel = self.channel_of(route, params, &identity)?;
         let sender = self.sender_key(identity.user_id.as_ref(), attempt);
         let question = AuthorizeQuestion {

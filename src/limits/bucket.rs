@@ -82,6 +82,12 @@ impl LocalBucket {
         Gcra::from(rate).take(Demand::ACTION, &mut self.full_at, now)
     }
 
+    /// The status of the bucket at `now`, which does not change it.
+    pub fn status(&self, rate: Rate, now: Duration) -> LimitStatus {
+        let now = u64::try_from(now.as_micros()).unwrap_or(u64::MAX);
+        Gcra::from(rate).status(self.full_at.saturating_sub(now), false)
+    }
+
     /// Whether the bucket is full at `now`, so that nothing would change if it was new.
     pub fn is_full(&self, now: Duration) -> bool {
         Duration::from_micros(self.full_at) <= now

@@ -55,6 +55,11 @@ impl ConnectionCounts {
         *open += 1;
         Some(IpPermit { counts: Arc::clone(counts), network })
     }
+
+    /// The number of open connections of `network`.
+    pub fn of_network(&self, network: ClientNetwork) -> usize {
+        self.0.lock().get(&network).copied().unwrap_or_default()
+    }
 }
 
 impl Counts {

@@ -5,6 +5,7 @@
 //! refusal means (an error event, a close code). Invariants: both engines decide in the same way; open connections
 //! and running generations are counted by leases that expire, so that those of a dead node do not remain.
 
+mod address_limits;
 mod bucket;
 mod claim;
 mod client_memory;
@@ -23,6 +24,7 @@ mod status;
 mod turns;
 mod window;
 
+pub use address_limits::AddressLimits;
 pub use bucket::LocalBucket;
 pub use claim::Claim;
 pub use client_memory::HeldByClient;
@@ -37,7 +39,7 @@ pub use shared::SharedLimits;
 pub use status::{LimitKind, LimitStatus, UserLimit};
 pub use turns::{Turn, TurnRequest};
 
-pub use crate::telemetry::messages::LimitName;
+pub use crate::telemetry::messages::{LimitName, LocalLimit};
 
 use std::time::Duration;
 

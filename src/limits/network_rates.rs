@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{LocalBucket, Verdict};
+use super::{LimitStatus, LocalBucket, Verdict};
 use crate::config::Rate;
 use crate::expiring_map::{Expiring, ExpiringMap};
 use crate::protocol::ClientNetwork;
@@ -38,6 +38,13 @@ impl NetworkRates {
             Some(rate) => self.take_at(network, rate, self.0.now()),
             None => Verdict::Allowed,
         }
+    }
+
+    /// The status of the bucket of `network`, which does not change it.
+    pub fn status(&self, network: ClientNetwork, rate: Rate) -> LimitStatus {
+        let now = self.0.now();
+        let bucket = self.0.lock(&network).get(&network).copied();
+        bucket.unwrap_or_default().status(rate, now)
     }
 
     fn take_at(&self, network: ClientNetwork, rate: Rate, now: Duration) -> Verdict {

@@ -136,6 +136,7 @@ impl Worker {
             registry: SessionRegistry::new(&runtime_config.config.routes),
             leases,
             control: self.control,
+            addresses: self.client_limits.addresses(),
             refusals: self.refusals,
             shutdown: self.shutdown,
             started: Instant::now(),

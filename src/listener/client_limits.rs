@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use crate::config::Config;
 use crate::handshake::Rejection;
 use crate::limits::{
-    ConnectionCounts, ConnectionPermit, IpPermit, MemoryBudget, NetworkRates, Verdict,
+    AddressLimits, ConnectionPermit, IpPermit, MemoryBudget, NetworkRates, Verdict,
 };
 use crate::protocol::ClientNetwork;
 use crate::socket::linger_and_close;
@@ -41,16 +41,12 @@ const RETRY_ADDRESS_SECONDS: u64 = 10;
 /// The limits that all threads share. Cheap to clone.
 #[derive(Clone)]
 pub struct ClientLimits {
-    counts: ConnectionCounts,
-    connects: NetworkRates,
+    addresses: AddressLimits,
     requests: NetworkRates,
     memory: MemoryBudget,
     /// A connection with this descriptor or a higher one is refused: the kernel gives out the lowest that is free,
     /// so all below are in use, and the rest is reserved.
     reserved_from: RawFd,
-    /// The most connections of one address where descriptors are few: a quarter, since each may take another one to an
-    /// upstream.
-    share_of_descriptors: usize,
 }
 
 /// Why a connection is refused when it is accepted.
@@ -85,19 +81,19 @@ impl Drop for LingerPlace {
 impl ClientLimits {
     /// Connections of the public port leave the descriptors from `reserved_from` on to others.
     pub fn new(reserved_from: RawFd, memory: MemoryBudget) -> Self {
+        // A quarter, since each connection may take another descriptor to an upstream.
+        let share_of_descriptors = usize::try_from(reserved_from / 4).unwrap_or(1).max(1);
         Self {
-            counts: ConnectionCounts::default(),
-            connects: NetworkRates::default(),
+            addresses: AddressLimits { share_of_descriptors, ..AddressLimits::default() },
             requests: NetworkRates::default(),
             memory,
             reserved_from,
-            share_of_descriptors: usize::try_from(reserved_from / 4).unwrap_or(1).max(1),
         }
     }
 
-    /// The most open connections of one address; 0 = no limit.
-    fn max_per_ip(&self, config: &Config) -> usize {
-        config.server.max_connections_per_ip.min(self.share_of_descriptors)
+    /// What is counted by client address.
+    pub(super) fn addresses(&self) -> AddressLimits {
+        self.addresses.clone()
     }
 
     /// Admits a connection, or answers and closes it.
@@ -141,15 +137,16 @@ impl ClientLimits {
             None
         } else {
             if let Verdict::Refused { retry_after } =
-                self.connects.take(network, config.limits.connects_per_ip)
+                self.addresses.connects.take(network, config.limits.connects_per_ip)
             {
                 return Err(refused(LocalLimit::ConnectsPerIp, whole_seconds(retry_after)));
             }
-            let permit = self.counts.acquire_ip(network, self.max_per_ip(config));
+            let permit =
+                self.addresses.counts.acquire_ip(network, self.addresses.max_connections(config));
             let over = refused(LocalLimit::ConnectionsPerIp, RETRY_ADDRESS_SECONDS);
             Some(permit.ok_or(over)?)
         };
-        let process = self.counts.acquire(config.server.max_connections);
+        let process = self.addresses.counts.acquire(config.server.max_connections);
         process
             .map(|process| (process, ip))
             .ok_or_else(|| refused(LocalLimit::ConnectionsTotal, RETRY_SECONDS))
@@ -167,7 +164,7 @@ impl ClientLimits {
     /// Counts a WebSocket handshake as a new connection of `ip`.
     pub(super) fn take_connect(&self, ip: IpAddr, config: &Config) -> Result<(), Rejection> {
         let network = ClientNetwork::of(ip, config.limits.ipv6_prefix);
-        match self.connects.take(network, config.limits.connects_per_ip) {
+        match self.addresses.connects.take(network, config.limits.connects_per_ip) {
             Verdict::Allowed => Ok(()),
             Verdict::Refused { retry_after } => {
                 telemetry::messages::local_limit_refused(LocalLimit::ConnectsPerIp);
@@ -191,7 +188,8 @@ impl ClientLimits {
     /// Acquires a permit for a connection, or a request in progress, of a client behind a trusted proxy.
     pub(super) fn acquire_ip(&self, ip: IpAddr, config: &Config) -> Result<IpPermit, Rejection> {
         let network = ClientNetwork::of(ip, config.limits.ipv6_prefix);
-        let permit = self.counts.acquire_ip(network, self.max_per_ip(config));
+        let permit =
+            self.addresses.counts.acquire_ip(network, self.addresses.max_connections(config));
         permit.ok_or_else(|| {
             telemetry::connections::connection_refused(LocalLimit::ConnectionsPerIp, network);
             Rejection::connections_per_ip()

@@ -1,6 +1,6 @@
 //! What becomes of a connection after its upgrade: a session, or one last message and a close.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -104,6 +104,7 @@ impl HttpFrontend {
             key: admission.sender,
             user_id: admission.identity.user_id.clone(),
             identity: RefCell::new(admission.identity),
+            credentials: Cell::new(admission.source.into()),
             request_id: admission.request_id,
             connection_id: admission.connection_id,
             address,

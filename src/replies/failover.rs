@@ -12,7 +12,9 @@ use super::past_end::EndSearch;
 use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
-use crate::generations::{CLAIM_INTERVAL, Claimed, GenerationRecord, TrackOutcome};
+use crate::generations::{
+    CLAIM_INTERVAL, Claimed, GenerationOrigin, GenerationRecord, TrackOutcome,
+};
 use crate::limits::{Lease, LeaseKey, LeaseKind};
 use crate::protocol::{ErrorCode, ErrorEvent};
 use crate::telemetry::replies::{GenerationEnd, ReplySpans, ReplyTiming};
@@ -94,7 +96,16 @@ fn monitor(replies: &Rc<Replies>, route: &Arc<Route>, claimed: Claimed, leases: 
             // Another node may have room when the lease of this claim is over.
             TrackOutcome::Full => return generations.ledger.resume(&claimed).abandon(),
         };
-    let Some(guard) = generations.running.register(task.clone()) else { return };
+    let origin = GenerationOrigin {
+        route: route.path.as_str().into(),
+        upstream: route.upstream.as_deref().unwrap_or_default().into(),
+        connection: None,
+        user: None,
+        streams: false,
+        began: received_at(route, record),
+    };
+    let Some(guard) = generations.running.register(task.clone(), origin) else { return };
+    guard.follow(tracked.activity());
     let entry = generations.ledger.resume(&claimed);
     if *cancelled {
         guard.canceller().cancel();

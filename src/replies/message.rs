@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::history_mark::HistoryMark;
 use crate::config::Route;
-use crate::generations::Task;
+use crate::generations::{GenerationOrigin, Task};
 use crate::limits::Lease;
 use crate::protocol::{
     ChannelName, ConnectionId, Params, RequestId, SenderKey, TraceContext, UserId,
@@ -68,6 +68,18 @@ impl Sender {
 
     pub(super) fn upstream(&self) -> &str {
         self.route.upstream.as_deref().unwrap_or_default()
+    }
+
+    /// What the reply to a message that was just relayed is a reply to.
+    pub(super) fn origin(&self, streams: bool) -> GenerationOrigin {
+        GenerationOrigin {
+            route: self.route.path.as_str().into(),
+            upstream: self.upstream().into(),
+            connection: Some(self.connection_id),
+            user: self.user_id.clone(),
+            streams,
+            began: Instant::now(),
+        }
     }
 
     /// The message as upstreams get it, under a fresh task id.

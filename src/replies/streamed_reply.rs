@@ -84,7 +84,8 @@ impl Replies {
     ) {
         let RelayedMessage { mark, lease, turn, context, .. } = message;
         let generations = &self.services.generations;
-        let Some(guard) = generations.running.register(mark.task().clone()) else {
+        let Some(guard) = generations.running.register(mark.task().clone(), sender.origin(true))
+        else {
             // Does not happen: the id of a task whose reply streams is fresh.
             mark.leave_set();
             reply.abort();
@@ -228,6 +229,7 @@ impl StreamedReply {
             let now = Instant::now();
             timing.record_chunk(now);
             self.reply_record.begin(now);
+            self.guard.record_event(now);
             if name == EventName::Complete.label() {
                 is_complete = true;
             }

@@ -59,10 +59,12 @@ impl Replies {
             }
         };
         let generations = &self.services.generations;
-        let Some(guard) = generations.running.register(mark.task().clone()) else {
+        let Some(guard) = generations.running.register(mark.task().clone(), sender.origin(false))
+        else {
             // An upstream that names a task twice means the one that is in progress.
             return mark.leave_set();
         };
+        guard.follow(tracked.activity());
         let record = generation_record(sender, false, lease.as_ref(), turn.as_ref());
         let entry = generations.ledger.enter(guard.task(), record);
         let duration = sender.route.generations.max_duration;

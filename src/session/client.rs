@@ -1,13 +1,14 @@
 //! Who and what a connection is: the handshake's result, in the session's terms.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::config::{Route, UpstreamKind};
+use crate::config::{AuthSource, Route, UpstreamKind};
 use crate::limits::{ConnectionPermit, IpPermit, Lease};
 use crate::protocol::{
     ChannelName, ConnectionId, Params, RequestId, ResumePoint, SenderKey, TraceContext, UserId,
+    label_enum,
 };
 use crate::replies::ThreadConfig;
 use crate::tokens::Identity;
@@ -23,6 +24,8 @@ pub struct Client {
     pub channel: Option<ChannelName>,
     /// A refresh of the credentials replaces it; the user stays.
     pub identity: RefCell<Identity>,
+    /// The kind of the credentials behind it.
+    pub credentials: Cell<CredentialKind>,
     /// The user of `identity`, for places that cannot borrow it. `None` if the client is anonymous.
     pub user_id: Option<UserId>,
     pub connection_id: ConnectionId,
@@ -43,6 +46,31 @@ impl Client {
     /// The current route, for work that outlasts a borrow.
     pub fn route(&self) -> Arc<Route> {
         Arc::clone(&self.route.borrow())
+    }
+}
+
+label_enum! {
+    /// What kind of credentials says who a client is.
+    pub enum CredentialKind {
+        ConnectionToken => "connection_token",
+        Cookie => "cookie",
+        Bearer => "bearer",
+        Query => "query",
+        /// A JWT that came in a `refresh`.
+        Jwt => "jwt",
+        Anonymous => "anonymous",
+    }
+}
+
+impl From<AuthSource> for CredentialKind {
+    fn from(source: AuthSource) -> Self {
+        match source {
+            AuthSource::ConnectionToken => Self::ConnectionToken,
+            AuthSource::Cookie => Self::Cookie,
+            AuthSource::Bearer => Self::Bearer,
+            AuthSource::Query => Self::Query,
+            AuthSource::Anonymous => Self::Anonymous,
+        }
     }
 }
 

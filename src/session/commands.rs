@@ -30,6 +30,16 @@ pub async fn run_commands(services: Rc<Services>, mut worker: WorkerHandle) {
                 let part = services.channels(query).await;
                 task.answer_list(ListPart::Channels(part));
             }
+            ThreadCommand::List(Listing::Details(query)) => {
+                let (part, matching) = services.details(query).await;
+                task.answer_counted(ListPart::Details(part), matching);
+            }
+            ThreadCommand::List(Listing::Errors(query)) => {
+                let part = services.recent_errors(query);
+                task.answer_list(ListPart::Errors(part));
+            }
+            // A node answers this without its threads.
+            ThreadCommand::List(Listing::Generations(_)) => drop(task),
         }
     }
 }
@@ -91,7 +101,7 @@ impl Session {
     }
 
     /// The session as lists show it, `elapsed` after the thread started.
-    fn row(&self, node: &str, elapsed: Duration, unix_now: Duration) -> ConnectionRow {
+    pub(super) fn row(&self, node: &str, elapsed: Duration, unix_now: Duration) -> ConnectionRow {
         let client = &self.client;
         let identity = client.identity.borrow();
         let age = elapsed.saturating_sub(self.opened);
@@ -112,7 +122,7 @@ impl Session {
         }
     }
 
-    fn is_target(&self, target: &Target) -> bool {
+    pub(super) fn is_target(&self, target: &Target) -> bool {
         match target {
             Target::User(id) => {
                 let identity = self.client.identity.borrow();

@@ -9,7 +9,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use super::Session;
+use super::{CredentialKind, Session};
 use crate::clock;
 use crate::config::AuthSource;
 use crate::protocol::{
@@ -141,7 +141,7 @@ impl Session {
         }
     }
 
-    fn time_left(&self, now: Instant, unix_now: Duration) -> Option<Duration> {
+    pub(super) fn time_left(&self, now: Instant, unix_now: Duration) -> Option<Duration> {
         let expires_at = self.client.identity.borrow().expires_at.map(Duration::from_secs);
         let max_session = self.client.route.borrow().max_session;
         let elapsed = now.duration_since(self.services.started);
@@ -162,6 +162,10 @@ impl Session {
     }
 
     async fn refresh(self: Rc<Self>, renewal: Renewal, refresh: Refresh) {
+        let kind = match renewal {
+            Renewal::ConnectionToken(_) => CredentialKind::ConnectionToken,
+            Renewal::Jwt(_) => CredentialKind::Jwt,
+        };
         let verified = self.verify_renewal(renewal).await;
         drop(refresh);
         let outcome =
@@ -171,6 +175,7 @@ impl Session {
         match verified {
             Ok(identity) => {
                 *self.client.identity.borrow_mut() = identity;
+                self.client.credentials.set(kind);
                 self.credentials.accepted_at.set(self.services.now());
                 self.credentials.expect_notice();
                 let left = self.time_left(Instant::now(), clock::since_unix_epoch());

@@ -58,6 +58,11 @@ impl Session {
         self.inbox.borrow().bytes + bridged + self.waiting_bytes.get()
     }
 
+    /// How many messages wait for the one before them.
+    pub(super) fn waiting_messages(&self) -> usize {
+        self.inbox.borrow().waiting.len()
+    }
+
     /// Drops the messages that wait. The one that is on its way to the upstream goes on.
     pub(super) fn drop_waiting(&self) {
         let mut inbox = self.inbox.borrow_mut();

@@ -23,13 +23,19 @@ impl Session {
         held.in_progress += self.client.forwarded.as_ref().map_or(0, |kept| kept.bytes());
     }
 
+    /// What this session holds besides itself, in bytes.
+    pub(super) fn held_bytes(&self) -> usize {
+        let forwarded = self.client.forwarded.as_ref().map_or(0, |kept| kept.bytes());
+        self.socket.queued_bytes() + self.message_bytes() + forwarded
+    }
+
     /// The bytes of this client's messages that are not complete, wait, or are on their way to the upstream.
     fn message_bytes(&self) -> usize {
         self.socket.partial_bytes() + self.bytes_in_progress()
     }
 
     /// What counts as the address of this client.
-    fn network(&self) -> ClientNetwork {
+    pub(super) fn network(&self) -> ClientNetwork {
         ClientNetwork::of(self.client.address, self.services.config().config.limits.ipv6_prefix)
     }
 }

@@ -11,6 +11,7 @@ mod client;
 mod commands;
 mod credentials;
 mod drain;
+mod explain;
 mod frames;
 mod heartbeat;
 mod inbox;
@@ -25,7 +26,7 @@ mod resume;
 mod route_update;
 mod services;
 
-pub use client::{Arrival, Client, Permits, UpstreamMode};
+pub use client::{Arrival, Client, CredentialKind, Permits, UpstreamMode};
 pub use commands::run_commands;
 pub use opening::{open, send_and_close};
 pub use pass::pass;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Session;
 use crate::config::Rate;
-use crate::limits::{LocalBucket, Verdict};
+use crate::limits::{LimitStatus, LocalBucket, Verdict};
 use crate::protocol::{CloseReason, ErrorEvent};
 use crate::replies::Refusal;
 use crate::telemetry;
@@ -55,6 +55,25 @@ impl Session {
             telemetry::messages::closed_over_limit(self.log_fields(), limit.label());
             self.socket.close_over(CloseReason::Flooding, &format!("over {limit}"));
         }
+    }
+
+    /// The status of each limit of this connection alone.
+    pub(super) fn local_limits(&self) -> Vec<(LocalLimit, LimitStatus)> {
+        let limits = &self.client.route.borrow().limits;
+        [
+            (
+                LocalLimit::MessagesPerConnection,
+                &self.rates.messages,
+                limits.messages_per_connection,
+            ),
+            (LocalLimit::PingsPerConnection, &self.rates.pings, Some(PINGS)),
+            (LocalLimit::FramesPerConnection, &self.rates.frames, limits.frames_per_connection),
+        ]
+        .into_iter()
+        .filter_map(|(limit, bucket, rate)| {
+            Some((limit, bucket.get().status(rate?, self.services.now())))
+        })
+        .collect()
     }
 
     fn take(&self, bucket: &Cell<LocalBucket>, rate: Rate, limit: LocalLimit) -> Verdict {

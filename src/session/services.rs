@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::{Presence, SessionRegistry};
 use crate::broker::{Broker, History};
 use crate::control::Control;
-use crate::limits::{LeaseSet, RefusalDelay, RefusalDelays};
+use crate::limits::{AddressLimits, LeaseSet, RefusalDelay, RefusalDelays};
 use crate::protocol::ClientNetwork;
 use crate::replies::{Replies, ThreadConfig};
 use crate::shutdown::Shutdown;
@@ -26,6 +26,8 @@ pub struct Services {
     /// The leases of `connections_per_user`.
     pub leases: Rc<LeaseSet>,
     pub control: Control,
+    /// What all threads count by client address.
+    pub addresses: AddressLimits,
     pub refusals: RefusalDelays,
     pub shutdown: Shutdown,
     /// When the thread started. Sessions keep points in time as durations since then, which are smaller.

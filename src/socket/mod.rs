@@ -38,6 +38,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use crate::clock;
 use crate::config::SendQueue;
 use crate::protocol::{CloseReason, Position};
 use closing::{MAX_FRAMES_TO_CLOSE, Phase};
@@ -85,6 +86,8 @@ pub struct Socket {
     is_active: Cell<bool>,
     /// Whether the kernel did not take everything at the last attempt.
     was_blocked: Cell<bool>,
+    /// Since when `was_blocked` is true, in Unix seconds, which fit until 2106.
+    blocked_since: Cell<u32>,
     /// Whether the peer has taken bytes that waited since the last [`Socket::take_activity`].
     has_progressed: Cell<bool>,
     /// Publications of this epoch up to this offset are not sent: the client has them, or they are older than
@@ -94,6 +97,19 @@ pub struct Socket {
     forwarding: Option<Forwarding>,
     /// Where the hub keeps this socket in its channel's list.
     pub hub_slot: Cell<usize>,
+}
+
+/// What waits to be written to a peer.
+#[derive(Debug, Clone, Copy)]
+pub struct Queue {
+    /// Frames, held publications included, and their bytes.
+    pub messages: usize,
+    pub bytes: usize,
+    pub limits: SendQueue,
+    /// Whether publications are held back.
+    pub is_held: bool,
+    /// Since when the kernel does not take everything, in Unix seconds; `None` if it does.
+    pub since: Option<u64>,
 }
 
 /// What a peer has done since it was last asked after.
@@ -138,6 +154,7 @@ impl Socket {
             fault: Cell::new(None),
             is_active: Cell::new(false),
             was_blocked: Cell::new(false),
+            blocked_since: Cell::new(0),
             has_progressed: Cell::new(false),
             after: Cell::new(None),
             forwarding: None,
@@ -229,8 +246,14 @@ impl Socket {
         let before = outbox.bytes();
         let polled = outbox.poll_write(&mut *self.stream.borrow_mut(), cx);
         // Only what the kernel takes after it was full tells that the peer has taken something.
-        if self.was_blocked.replace(!outbox.is_empty()) && outbox.bytes() < before {
-            self.has_progressed.set(true);
+        let is_blocked = !outbox.is_empty();
+        match self.was_blocked.replace(is_blocked) {
+            true if outbox.bytes() < before => self.has_progressed.set(true),
+            false if is_blocked => {
+                let now = u32::try_from(clock::unix_seconds()).unwrap_or(u32::MAX);
+                self.blocked_since.set(now);
+            }
+            _ => {}
         }
         match polled {
             Poll::Ready(Ok(())) => {
@@ -266,6 +289,24 @@ impl Socket {
     /// How many bytes wait to be written.
     pub fn queued_bytes(&self) -> usize {
         self.outbox.borrow().bytes()
+    }
+
+    /// What waits to be written, and the bounds of it.
+    pub fn queue(&self) -> Queue {
+        let outbox = self.outbox.borrow();
+        Queue {
+            messages: outbox.count(),
+            bytes: outbox.bytes(),
+            limits: outbox.limits(),
+            is_held: outbox.is_held(),
+            since: (!outbox.is_empty() && self.was_blocked.get())
+                .then(|| u64::from(self.blocked_since.get())),
+        }
+    }
+
+    /// Publications of this epoch are sent from behind this offset on; `None` = all are sent.
+    pub fn began_after(&self) -> Option<Position> {
+        self.after.get()
     }
 
     /// How many bytes of messages that are not complete are kept.

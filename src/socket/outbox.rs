@@ -67,6 +67,10 @@ impl Outbox {
         self.bytes
     }
 
+    pub fn limits(&self) -> SendQueue {
+        self.limits
+    }
+
     /// Calls `visit` with each frame that waits, held publications included.
     pub fn for_each(&self, visit: &mut dyn FnMut(&Bytes)) {
         let held = self.held.iter().flat_map(|held| held.waiting.iter().map(|one| &one.frame));
@@ -77,7 +81,8 @@ impl Outbox {
         self.held.is_some()
     }
 
-    fn count(&self) -> usize {
+    /// How many frames wait, held publications included.
+    pub fn count(&self) -> usize {
         usize::from(self.first.is_some())
             + self.rest.len()
             + self.held.as_ref().map_or(0, |held| held.waiting.len())

@@ -32,6 +32,7 @@ label_enum! {
         History => "history",
         Tail => "tail",
         Connections => "connections",
+        Explain => "explain",
         Limits => "limits",
         ResetLimits => "reset_limits",
         Debug => "debug",

@@ -12,6 +12,7 @@ use super::credentials::{RefusalDetails, RejectionCause};
 use super::definitions::{ROUTE, buckets, metrics, millis, words};
 use super::log::{ConnectionFields, connection_event};
 use super::messages::{LocalLimit, local_limit_refused};
+use super::recent_errors::{self, ErrorScope, Occurrence};
 use crate::protocol::{
     ChannelName, ClientNetwork, CloseReason, ConnectionId, HeadMistake, RequestId, UserId,
     label_enum,
@@ -198,6 +199,18 @@ pub fn handshake_finished(
     HANDSHAKE_DURATION.get().record(took);
     let Attempt { route, connection, request, ip } = attempt;
     let took_ms = millis(took);
+    if let Err(cause) = decision
+        && (details.user.is_some() || details.channel.is_some())
+    {
+        recent_errors::record(Occurrence {
+            scope: ErrorScope::Handshake,
+            code: cause.label(),
+            connection: Some(connection),
+            user: details.user,
+            channel: details.channel,
+            task: None,
+        });
+    }
     match decision {
         Err(cause) => info!(
             event = "handshake_refused",
@@ -336,6 +349,18 @@ impl ConnectionMetrics {
         debug_assert!(closes.is_some(), "closed by {by}, {cause}");
         if let Some((_, _, closes)) = closes {
             closes.increment(1);
+        }
+        if let CloseCause::Reason(reason) = cause
+            && !matches!(reason, CloseReason::Normal | CloseReason::Restarting)
+        {
+            recent_errors::record(Occurrence {
+                scope: ErrorScope::Close,
+                code: reason.label(),
+                connection: Some(fields.connection),
+                user: fields.user,
+                channel: fields.channel.map(ChannelName::as_str),
+                task: None,
+            });
         }
         let (route, by, reason) = (&*self.route, by.label(), cause.label());
         let ClientOrigin { address, origin } = from;

@@ -7,8 +7,9 @@ use tracing::debug;
 
 use super::definitions::{ROUTE, metrics, millis, words};
 use super::log::{ConnectionFields, connection_event};
+use super::recent_errors::{self, ErrorScope, Occurrence};
 use super::replies::{Duplicate, duplicates_dropped};
-use crate::protocol::{ErrorCode, label_enum};
+use crate::protocol::{ChannelName, ErrorCode, label_enum};
 
 metrics! {
     /// Clients' messages: accepted by the upstream, recognized as duplicates, or refused with an error code.
@@ -171,6 +172,14 @@ impl MessageMetrics {
     pub fn refused(&self, fields: ConnectionFields<'_>, code: ErrorCode, message_id: Option<&str>) {
         self.refused[code as usize].increment(1);
         let code = code.label();
+        recent_errors::record(Occurrence {
+            scope: ErrorScope::Answer,
+            code,
+            connection: Some(fields.connection),
+            user: fields.user,
+            channel: fields.channel.map(ChannelName::as_str),
+            task: None,
+        });
         connection_event!(
             debug,
             fields,

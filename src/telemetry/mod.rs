@@ -33,6 +33,7 @@ mod reference;
 mod tests;
 
 pub mod log;
+pub mod recent_errors;
 pub mod recorder;
 pub mod route;
 pub mod spans;

@@ -97,8 +97,31 @@ class Client:
         return close.code
 
 
+# A reply in the format of Anthropic's API, with every kind of event.
+AI_REPLY = [
+    {"type": "message_start", "message": {"id": "m", "usage": {"input_tokens": 9, "output_tokens": 1}}},
+    {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+    {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "Hm."}},
+    {"type": "content_block_stop", "index": 0},
+    {"type": "content_block_start", "index": 1, "content_block": {
+        "type": "server_tool_use", "id": "t1", "name": "web_search", "input": {}}},
+    {"type": "content_block_delta", "index": 1, "delta": {
+        "type": "input_json_delta", "partial_json": '{"query":"x"}'}},
+    {"type": "content_block_stop", "index": 1},
+    {"type": "content_block_start", "index": 2, "content_block": {
+        "type": "web_search_tool_result", "tool_use_id": "t1", "content": []}},
+    {"type": "content_block_stop", "index": 2},
+    {"type": "content_block_start", "index": 3, "content_block": {"type": "text", "text": ""}},
+    {"type": "content_block_delta", "index": 3, "delta": {"type": "text_delta", "text": "Yes."}},
+    {"type": "content_block_stop", "index": 3},
+    {"type": "of_a_later_version", "n": 1},
+    {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 2}},
+    {"type": "message_stop"},
+]
+
+
 class Worker(http.server.BaseHTTPRequestHandler):
-    """An upstream that streams two pieces and the end, or pieces until it is cancelled."""
+    """An upstream that streams two pieces and the end, pieces until it is cancelled, or the reply of an AI API."""
 
     protocol_version = "HTTP/1.1"
 
@@ -108,6 +131,12 @@ class Worker(http.server.BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
+        if self.path == "/ai":
+            for event in AI_REPLY:
+                data = json.dumps(event)
+                self.wfile.write(f"event: {event['type']}\ndata: {data}\n\n".encode())
+            self.close_connection = True
+            return
         with contextlib.suppress(OSError):
             endless = body["message"] == "endless"
             for n in range(100_000 if endless else 2):
@@ -185,6 +214,12 @@ def conversation(protocol, gateway):
     assert plain.next() == (OTHER_EVENT, "text")
     plain.send({"message": "hello"})
     assert plain.until("error")["code"] == "forbidden"
+    ai = Client(protocol, gateway, "/ws/ai/")
+    ai.until("connected")
+    ai.send({"message": "hello"})
+    for name in ("reasoning", "toolCall", "toolResult", "chunk", "native", "usage"):
+        ai.until(name)
+    assert ai.until("complete")["finish_reason"] == "stop"
     stamped = Client(protocol, gateway, "/ws/stamped/")
     assert "timestamp" in stamped.until("connected")
 
@@ -211,7 +246,9 @@ def run(binary, kind, redis):
     with worker() as url:
         upstream = f'[upstream.worker]\nkind = "http"\nurl = "{url}"\n'
         stamped = '[[route]]\npath = "/ws/stamped/"\nchannel = "stamped"\nauth = ["anonymous"]\n'
-        more = f"{stamped}timestamps = true\n{upstream}"
+        ai = '[[route]]\npath = "/ws/ai/"\nchannel = "ai"\nauth = ["anonymous"]\nupstream = "ai"\n'
+        api = f'[upstream.ai]\nkind = "http"\nurl = "{url}ai"\ndialect = "anthropic"\n'
+        more = f"{stamped}timestamps = true\n{ai}{upstream}{api}"
         gateway = world.Gateway(binary, kind, redis, upstream='upstream = "worker"', more=more)
         with gateway:
             conversation(protocol, gateway)

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::rig::{Gateway, Redis, Settings, until, within};
 
 mod connect;
+mod explain;
 mod health;
 mod printing;
 mod publish;

@@ -22,6 +22,7 @@ mod descriptors;
 mod dialects;
 mod disconnect;
 mod django_tokens;
+mod explain;
 mod failover;
 mod fixed_reply;
 mod generations;

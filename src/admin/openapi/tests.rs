@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::super::code::Code;
 use super::super::resource::{Found, Resource, TABLE};
-use super::super::{api, publish};
+use super::super::{api, explain, publish};
 use super::*;
 use crate::protocol::{ChannelName, Position};
 
@@ -99,6 +99,9 @@ fn bounds_are_those_of_the_code() {
         ("schemas/CloseText/maxLength", crate::control::MAX_REASON_BYTES as u64),
         ("schemas/ConnectionList/properties/connections/maxItems", api::MAX_LIMIT as u64),
         ("schemas/ChannelList/properties/channels/maxItems", api::MAX_LIMIT as u64),
+        ("schemas/Explanation/properties/connections/maxItems", explain::MAX_CONNECTIONS as u64),
+        ("schemas/Explanation/properties/generations/maxItems", explain::MAX_ROWS as u64),
+        ("schemas/Explanation/properties/errors/maxItems", explain::MAX_ROWS as u64),
         ("schemas/Presence/properties/connections/maxItems", api::MAX_LIMIT as u64),
         ("schemas/History/properties/publications/maxItems", api::MAX_LIMIT as u64),
     ] {

@@ -58,12 +58,6 @@ pub struct ForwardedNames {
     pub cookies: Vec<String>,
 }
 
-impl ForwardedNames {
-    pub fn is_empty(&self) -> bool {
-        self.headers.is_empty() && self.cookies.is_empty()
-    }
-}
-
 /// `GET` and `DELETE` requests have no body.
 pub fn method_has_body(method: &Method) -> bool {
     *method != Method::GET && *method != Method::DELETE

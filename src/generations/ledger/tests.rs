@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::*;
+use crate::generations::GenerationOrigin;
 use crate::protocol::ChannelName;
 use crate::redis_link::test_server::RedisServer;
 use crate::shutdown::Shutdown;
@@ -46,6 +47,12 @@ impl Node {
 async fn nodes(server: &RedisServer) -> (Node, Node, Commands) {
     let ((one, commands), (two, _)) = (Node::on(server).await, Node::on(server).await);
     (one, two, commands)
+}
+
+fn origin() -> GenerationOrigin {
+    let (route, upstream) = ("/".into(), "".into());
+    let (connection, user, began) = (None, None, std::time::Instant::now());
+    GenerationOrigin { route, upstream, connection, user, streams: false, began }
 }
 
 fn task(id: &str) -> Task {
@@ -148,7 +155,7 @@ async fn a_cancellation_reaches_the_responsible_node() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(false));
-    let run = one.running.register(task("a")).unwrap();
+    let run = one.running.register(task("a"), origin()).unwrap();
     let _entry = one.ledger.enter(&task("a"), record(false));
     one.ledger.flush().await;
     assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(true));
@@ -169,7 +176,7 @@ async fn a_new_task_is_not_cancelled_by_an_old_request() {
     let server = RedisServer::start();
     let (one, _, commands) = nodes(&server).await;
     one.ledger.notify_worker(&task("a"), TTL).await.unwrap();
-    let run = one.running.register(task("a")).unwrap();
+    let run = one.running.register(task("a"), origin()).unwrap();
     let _entry = one.ledger.enter(&task("a"), record(false));
     one.ledger.flush().await;
     one.renew().await;

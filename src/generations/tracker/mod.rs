@@ -15,7 +15,7 @@ mod registration;
 #[cfg(test)]
 mod tests;
 
-pub use registration::{EndWatch, PendingReply, TrackOutcome, TrackedReply};
+pub use registration::{EndWatch, PendingReply, TrackOutcome, TrackedActivity, TrackedReply};
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};

@@ -126,6 +126,19 @@ impl Drop for EndWatch {
     }
 }
 
+/// When the last event of a tracked reply came. Does not keep it tracked.
+pub struct TrackedActivity {
+    reply: Arc<ReplyState>,
+    began: Instant,
+}
+
+impl TrackedActivity {
+    /// `None` if no event came since this was made.
+    pub fn last_event_at(&self) -> Option<Instant> {
+        Some(self.reply.activity().last_event_at).filter(|at| *at > self.began)
+    }
+}
+
 /// A reply that is tracked until this is dropped.
 pub struct TrackedReply {
     tracker: Tracker,
@@ -201,6 +214,11 @@ impl TrackedReply {
         let left = channel.unnamed_completes.checked_sub(1);
         channel.unnamed_completes = left.unwrap_or(0);
         left.is_some()
+    }
+
+    /// Tells when events come from now on.
+    pub fn activity(&self) -> TrackedActivity {
+        TrackedActivity { reply: Arc::clone(&self.reply), began: Instant::now() }
     }
 
     /// When the last event of the reply was published, or it began.

@@ -14,6 +14,7 @@ use tracing::{debug, info, warn};
 
 use super::definitions::{ROUTE, buckets, metrics, words};
 use super::delivery::{PUBLICATIONS, PublicationOutcome};
+use super::recent_errors::{self, ErrorScope, Occurrence};
 use crate::protocol::{ChannelName, label_enum};
 
 metrics! {
@@ -208,6 +209,20 @@ impl ReplyMetrics {
         duration.record(received_at.elapsed());
         let (route, outcome) = (&*self.route, end.label());
         let channel = channel.as_str();
+        if let GenerationEnd::WorkerLost
+        | GenerationEnd::TaskFailed
+        | GenerationEnd::Overdue
+        | GenerationEnd::EngineDown = end
+        {
+            recent_errors::record(Occurrence {
+                scope: ErrorScope::Reply,
+                code: outcome,
+                connection: None,
+                user: None,
+                channel: Some(channel),
+                task: Some(task_id),
+            });
+        }
         if end == GenerationEnd::Completed {
             debug!(
                 event = "generation_ended",

@@ -27,6 +27,7 @@ impl ReplySource {
 
 mod http;
 mod queue;
+mod refusals;
 mod reply;
 mod server;
 mod upstream_metrics;

@@ -15,13 +15,13 @@ use crate::broker::{Broker, Core, MemoryHistory, Publisher};
 use crate::config::{Config, Environment, SharedConfig};
 use crate::control::{Control, Threads};
 use crate::generations::{Generations, RunningTasks};
-use crate::limits::{ConnectionCounts, LeaseSet, RefusalDelays, SharedLimits};
+use crate::limits::{AddressLimits, ConnectionCounts, LeaseSet, RefusalDelays, SharedLimits};
 use crate::presence::PresenceStore;
 use crate::protocol::{ChannelName, ConnectionId, RequestId, SenderKey, TraceContext};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::replies::{Replies, ReplyServices, ThreadConfig};
-use crate::session::{Client, Presence, Services, SessionRegistry, UpstreamMode};
+use crate::session::{Client, CredentialKind, Presence, Services, SessionRegistry, UpstreamMode};
 use crate::shutdown::Shutdown;
 use crate::tokens::{Authenticator, Identity, TokenStore};
 use crate::upstream::{SharedUpstreams, Upstreams};
@@ -100,6 +100,7 @@ impl Node {
             registry: SessionRegistry::new(&config.routes),
             leases,
             control,
+            addresses: AddressLimits::default(),
             refusals: RefusalDelays::default(),
             shutdown,
             started: Instant::now(),
@@ -158,6 +159,7 @@ impl Node {
             upstream: UpstreamMode::None,
             channel: Some(self.channel.clone()),
             identity: RefCell::new(Identity::anonymous()),
+            credentials: Cell::new(CredentialKind::Anonymous),
             connection_id: ConnectionId::random(),
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             origin: None,
