@@ -1,6 +1,7 @@
 //! Whole replies are posted when they have ended, until they are taken.
 
 use bytes::Bytes;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::chat::{relayed, session};
@@ -243,4 +244,27 @@ async fn a_drain_ends_what_is_not_taken_in_time() {
     assert_eq!(gateway.stop().await, Some(1));
     let line = gateway.wait_for_event("reply_not_posted").await;
     assert_eq!(line["outcome"], "abandoned", "{line}");
+}
+
+/// A reply that runs during a reload goes where it was to go, and the next one where the new config says.
+#[tokio::test]
+async fn a_reload_changes_where_the_next_reply_is_posted() {
+    let (stream, running) = Reply::stream(SSE);
+    let upstream = Upstream::start(in_turn([running, sse("data: b\n\n")])).await;
+    let (first, second) = (Upstream::accepting().await, Upstream::accepting().await);
+    let settings = |receiver| settings(&upstream, receiver, "").section("reload", "watch = \"0s\"");
+    let gateway = Gateway::start(settings(&first)).await;
+    let mut client = signed_in(&gateway).await;
+    client.send_json(&json!({"message": "hello", "id": "a"})).await;
+    wait_for(&mut client, "processing_started").await;
+    std::fs::write(gateway.config_file(), settings(&second).to_string()).expect("a new config");
+    gateway.signal(Signal::HUP);
+    gateway.wait_for_event("config_reloaded").await;
+    stream.write("data: a\n\n");
+    drop(stream);
+    wait_for(&mut client, "complete").await;
+    assert_eq!(first.next_request().await.json()["message_id"], "a");
+    ask(&mut client, "b").await;
+    assert_eq!(second.next_request().await.json()["message_id"], "b");
+    assert_eq!((first.requests().len(), second.requests().len()), (1, 1));
 }
