@@ -24,6 +24,8 @@ metrics! {
     ];
     /// Requests that were sent again.
     RETRIES = counter "tidegate_upstream_retries_total" [upstream: UPSTREAM];
+    /// Answers whose body does not look like their Content-Type, so that no reply is read from it.
+    CONTENT_TYPE_MISMATCHES = counter "tidegate_upstream_content_type_mismatches_total" [upstream: UPSTREAM];
     /// Time from a relayed message to the upstream's answer.
     SECONDS = histogram "tidegate_upstream_request_seconds" [upstream: UPSTREAM] in buckets::REQUEST;
     /// Messages, replies and sockets in flight.
@@ -113,6 +115,7 @@ pub struct UpstreamMetrics {
     retries: Counter,
     seconds: Histogram,
     in_flight: Gauge,
+    content_type_mismatches: Counter,
     /// Whether a wrong `Content-Type` was reported.
     is_mismatch_reported: AtomicBool,
     /// A bit for each dialect that was found in its replies.
@@ -132,6 +135,7 @@ impl UpstreamMetrics {
             retries: RETRIES.at([upstream.clone()]),
             seconds: SECONDS.at([upstream.clone()]),
             in_flight: IN_FLIGHT.at([upstream.clone()]),
+            content_type_mismatches: CONTENT_TYPE_MISMATCHES.at([upstream.clone()]),
             is_mismatch_reported: AtomicBool::new(false),
             dialects_found: AtomicU32::new(0),
         }
@@ -215,8 +219,9 @@ impl UpstreamMetrics {
         );
     }
 
-    /// A body is not what its `Content-Type` says, so that no reply was read from it. Reported once for each upstream.
+    /// A body is not what its `Content-Type` says, so that no reply was read from it. Logged once for each upstream.
     pub fn content_type_mismatched(&self, declared: Option<&HeaderValue>, looks_like: &str) {
+        self.content_type_mismatches.increment(1);
         if self.is_mismatch_reported.swap(true, Ordering::Relaxed) {
             return;
         }
@@ -228,7 +233,7 @@ impl UpstreamMetrics {
             upstream,
             content_type,
             looks_like,
-            "the body of an upstream's answer does not look like its Content-Type; it is not read as a reply"
+            "a body is not what its Content-Type says, so it is not read as a reply; the upstream must declare its type"
         );
     }
 

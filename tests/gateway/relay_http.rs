@@ -601,5 +601,6 @@ async fn a_stream_with_a_wrong_content_type_is_reported_once() {
     let event = gateway.wait_for_event("upstream_content_type").await;
     assert!(event.to_string().contains("text/plain"), "{event}");
     assert!(event.to_string().contains("text/event-stream"), "{event}");
+    gateway.wait_for_metric("tidegate_upstream_content_type_mismatches_total", &[], 3.0).await;
     assert_eq!(gateway.events("upstream_content_type"), 1);
 }
