@@ -167,7 +167,7 @@ impl Row for ErrorRow {
         (at, self.node.clone(), number, self.connection_id)
     }
 
-    /// Of two that happened in the same millisecond on two threads, one is enough.
+    /// One is kept of two that happened in the same millisecond on two threads.
     fn merge(&mut self, _same: Self) {}
 }
 

@@ -83,7 +83,7 @@ impl Replies {
     }
 }
 
-/// By whom tokens are counted: users by their id, as in the server API. Anonymous clients share those of their address.
+/// Returns the key under which tokens are counted: a user's id, as in the server API, or an anonymous client's address.
 pub(super) fn usage_key(sender: &SenderKey) -> String {
     match sender {
         SenderKey::User(user) => user.to_string(),

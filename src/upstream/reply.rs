@@ -174,7 +174,11 @@ impl Reply {
                 return self.time_is_over();
             }
             // Only the time counts in which the body is waited for.
-            let silent_at = self.idle_timeout.map_or(wait_until, deadline_after);
+            let silent_at = match self.idle_timeout {
+                // After the proof of its end, silence is no fault.
+                Some(timeout) if self.lingers_until.is_none() => deadline_after(timeout),
+                _ => wait_until,
+            };
             match timeout_at(wait_until.min(silent_at), self.body.next()).await {
                 Ok(Some(Ok(part))) => {
                     self.check_start(&part);

@@ -21,7 +21,7 @@ pub(super) struct Upstream {
     pub config: Arc<config::Upstream>,
     pub gate: Gate,
     pub transport: Transport,
-    /// By what its ended replies are posted.
+    /// It posts the replies of this upstream that have ended; `None` = they are not posted.
     pub on_complete: Option<Arc<OnComplete>>,
 }
 

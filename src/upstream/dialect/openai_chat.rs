@@ -32,7 +32,7 @@ struct Choice<'a> {
     index: Count,
     #[serde(borrow, default)]
     delta: Option<Message<'a>>,
-    /// Of an answer that is not streamed.
+    /// An answer that is not streamed has it in place of `delta`.
     #[serde(borrow, default)]
     message: Option<Message<'a>>,
     #[serde(borrow, default)]

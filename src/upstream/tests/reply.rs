@@ -110,6 +110,23 @@ async fn a_silent_reply_is_broken() {
 }
 
 #[tokio::test]
+async fn silence_after_the_proof_of_the_end_is_no_fault() {
+    let head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
+    let last = r#"{"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}"#;
+    let server = Server::start([Script::hanging(format!("{head}data: {last}\n\n"))]).await;
+    let http = config::HttpUpstream {
+        dialect: Dialect::OpenaiChat,
+        stream_idle_timeout: Some(Duration::from_millis(100)),
+        ..http_to(&server.url())
+    };
+    let upstreams = upstreams(upstream(UpstreamKind::Http(http)));
+    let taken = upstreams.relay(UPSTREAM, &message()).await.unwrap();
+    let (events, broken) = read(&mut taken.reply.into_stream().expect("a reply")).await;
+    assert_eq!(broken, None, "{events:?}");
+    assert!(events.last().is_some_and(|it| it.contains(r#""event":"complete""#)), "{events:?}");
+}
+
+#[tokio::test]
 async fn comments_are_signs_of_life() {
     let idle_timeout = Duration::from_secs(2);
     let comments = [b": ping\n\n".as_slice(); 12];
