@@ -9,6 +9,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from gateway_process import GatewayProcess
+
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "pass-through.md"
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -38,35 +40,17 @@ def encoded(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
-class Gateway:
+class Gateway(GatewayProcess):
     """A gateway that is ready. When the context ends it must stop by itself, and must have complained of nothing."""
 
     def __init__(self, binary, name, port, stack):
-        config = stack.folder / "gateway.toml"
-        config.write_text(recipe(name, port))
-        self.process = stack.start(
-            "gateway", [binary, "serve", "--config", config], stack.folder,
+        super().__init__(
+            binary, recipe(name, port), stack,
             JWT_SECRET=SECRET,
             TIDEGATE__SERVER__LISTEN="127.0.0.1:0", TIDEGATE__ADMIN__LISTEN="127.0.0.1:0",
             TIDEGATE__SERVER__MAX_CONNECTIONS="1000", TIDEGATE__SHUTDOWN__DRAIN="100ms", TIDEGATE__LOG__FORMAT="json",
         )
-        listening = self.process.until(self.listening, "listening address")
-        self.url, self.admin = f"http://{listening['public']}", f"http://{listening['admin']}"
-        self.process.until(self.is_ready, "readiness")
-
-    def events(self):
-        lines = self.process.read_log().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-
-    def listening(self):
-        return next((event for event in self.events() if event.get("event") == "listening"), None)
-
-    def is_ready(self):
-        try:
-            with urllib.request.urlopen(f"{self.admin}/readyz", timeout=5):
-                return True
-        except OSError:
-            return False
+        self.url = f"http://{self.public}"
 
     def handshakes(self, outcome):
         with urllib.request.urlopen(f"{self.admin}/metrics", timeout=5) as answer:

@@ -1,8 +1,8 @@
 """Clients of the gateway, and the gateway in front of the APIs."""
 
 import json
-import urllib.request
 
+from gateway_process import GatewayProcess
 from websockets.sync.client import connect
 
 DEADLINE = 30
@@ -51,30 +51,12 @@ def ask(url, message):
     return events
 
 
-class Gateway:
+class Gateway(GatewayProcess):
     """A gateway that is ready, with a config for all that it stands in front of."""
 
     def __init__(self, binary, config, stack):
-        path = stack.folder / "gateway.toml"
-        path.write_text(config)
-        self.process = stack.start("gateway", [binary, "serve", "--config", path], stack.folder)
-        listening = self.process.until(self.listening, "listening address")
-        self.url, self.admin = f"ws://{listening['public']}", f"http://{listening['admin']}"
-        self.process.until(self.is_ready, "readiness")
-
-    def events(self):
-        lines = self.process.read_log().splitlines()
-        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
-
-    def listening(self):
-        return next((event for event in self.events() if event.get("event") == "listening"), None)
-
-    def is_ready(self):
-        try:
-            with urllib.request.urlopen(f"{self.admin}/readyz", timeout=5):
-                return True
-        except OSError:
-            return False
+        super().__init__(binary, config, stack)
+        self.url = f"ws://{self.public}"
 
 
 HEAD = """
