@@ -66,6 +66,7 @@ def parse():
     parser.add_argument("binary", type=Path)
     parser.add_argument("cache", type=Path)
     parser.add_argument("--chromium", default="")
+    parser.add_argument("--all", action="store_true", help="also what takes long to install: Spring WebFlux")
     parser.add_argument("words", nargs="*")
     return parser.parse_intermixed_args()
 
@@ -91,7 +92,7 @@ def main():
         try:
             servers = Servers(stack, Path(folder), node)
             began = time.monotonic()
-            frameworks = Frameworks(Path(folder), stack, node, options.words)
+            frameworks = Frameworks(Path(folder), stack, cache, options.words, options.all)
             servers.start(sorted({api.server for api in chosen} | {"models"}))
             frameworks.start()
             print(f"The servers listen ({time.monotonic() - began:.1f} s)", flush=True)
