@@ -168,8 +168,15 @@ impl SharedLimits {
         format!("{}{kind}:{}:{route}:{user}", self.0.prefix, limit.label())
     }
 
-    /// The key of `limit` of `user` on `route`; `None` if it depends on a connection's path.
-    fn key_of(&self, limit: UserLimit<'_>, route: &str, user: &str) -> Option<String> {
+    /// The key of `limit` of `user` on `route`; `None` if it contains parameters of a connection's path that `params`
+    /// does not have.
+    fn key_of(
+        &self,
+        limit: UserLimit<'_>,
+        route: &str,
+        params: &Params,
+        user: &str,
+    ) -> Option<String> {
         match limit {
             UserLimit::Rate(name, UserRate::Bucket(_)) => {
                 Some(self.own_key("limit", name, route, user))
@@ -178,24 +185,24 @@ impl SharedLimits {
                 Some(self.own_key("window", name, route, user))
             }
             UserLimit::Rate(_, UserRate::Window(FixedWindow { key: Some(key), .. })) => {
-                let is_by_user = key.names().all(|name| name == "user_id");
-                let params = &Params::default();
+                let is_known = limit.params().all(|name| params.get(name).is_some());
                 let context = TemplateContext { params, user_id: &user, channel: None };
-                is_by_user.then(|| key.fill(context))
+                is_known.then(|| key.fill(context))
             }
             UserLimit::Leases(kind, _) => Some(self.lease_key(LeaseKey { kind, route, user })),
         }
     }
 
     /// The status of `limit` of `user` on the route with the path pattern `route`; `None` if its key contains
-    /// parameters of a connection's path.
+    /// parameters of a connection's path that `params` does not have.
     pub async fn status(
         &self,
         limit: UserLimit<'_>,
         route: &str,
+        params: &Params,
         user: &str,
     ) -> Result<Option<LimitStatus>, EngineUnavailable> {
-        let Some(key) = self.key_of(limit, route, user) else { return Ok(None) };
+        let Some(key) = self.key_of(limit, route, params, user) else { return Ok(None) };
         Ok(Some(match limit {
             UserLimit::Rate(name, UserRate::Bucket(rate)) => {
                 let reset_after = match &self.0.engine {
@@ -228,7 +235,9 @@ impl SharedLimits {
         route: &str,
         user: &str,
     ) -> Result<Option<bool>, EngineUnavailable> {
-        let Some(key) = self.key_of(limit, route, user) else { return Ok(None) };
+        let Some(key) = self.key_of(limit, route, &Params::default(), user) else {
+            return Ok(None);
+        };
         match &self.0.engine {
             Engine::Memory(limits) => Ok(Some(limits.reset(&key))),
             Engine::Redis(limits) => limits.reset(&key).await.map(Some),

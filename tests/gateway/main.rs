@@ -23,6 +23,7 @@ mod dialects;
 mod disconnect;
 mod django_tokens;
 mod explain;
+mod explain_partly;
 mod failover;
 mod fixed_reply;
 mod generations;

@@ -93,7 +93,8 @@ async fn usage(bench: Bench) {
         charge(50).await.unwrap();
         assert!(is_refused(check().await.unwrap(), Duration::from_secs(most_seconds)));
         let limit = UserLimit::Rate(LimitName::Usage, &rate);
-        let status = bench.limits.status(limit, "/ws", "1").await.unwrap().unwrap();
+        let status =
+            bench.limits.status(limit, "/ws", &Params::default(), "1").await.unwrap().unwrap();
         // Some of a bucket may be back already.
         assert!((148..=149).contains(&status.used) && status.max == 100, "{status:?}");
         assert!(status.retry_after > Duration::from_secs(1000), "{status:?}");
