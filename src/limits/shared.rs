@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::bucket::Gcra;
 use super::demand::Demand;
+use super::late_charges::{Charge, LateCharges};
 use super::memory::MemoryLimits;
 use super::redis::{HeldLease, RedisLimits, UsedLimit};
 use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, Turn, UserLimit, Verdict};
@@ -25,6 +26,7 @@ pub struct SharedLimits(Arc<Inner>);
 struct Inner {
     prefix: Box<str>,
     engine: Engine,
+    late: LateCharges,
 }
 
 enum Engine {
@@ -35,13 +37,14 @@ enum Engine {
 impl SharedLimits {
     pub fn memory() -> Self {
         let engine = Engine::Memory(MemoryLimits::new());
-        Self(Arc::new(Inner { prefix: "".into(), engine }))
+        Self(Arc::new(Inner { prefix: "".into(), engine, late: LateCharges::default() }))
     }
 
     /// `key_prefix` is `[engine.redis] key_prefix`.
     pub fn redis(commands: Commands, key_prefix: &str) -> Self {
         let engine = Engine::Redis(RedisLimits::new(commands));
-        Self(Arc::new(Inner { prefix: key_prefix.into(), engine }))
+        let late = LateCharges::default();
+        Self(Arc::new(Inner { prefix: key_prefix.into(), engine, late }))
     }
 
     /// Counts one action of `user` against `rate`, which is the `limit` of the route with the path pattern `route`.
@@ -71,7 +74,7 @@ impl SharedLimits {
         record(USAGE, route, user, verdict)
     }
 
-    /// Counts what a reply to `user` took, even if less is left.
+    /// Counts what a reply to `user` took, even if less is left. If the engine is unavailable, it is tried again later.
     pub async fn charge_usage(
         &self,
         tokens: u64,
@@ -79,10 +82,20 @@ impl SharedLimits {
         params: &Params,
         user: &str,
         rate: &UserRate,
-    ) -> Result<(), EngineUnavailable> {
-        let demand = Demand::charge(tokens.min(MOST_TOKENS));
-        let verdict = self.demand(demand, USAGE, route, params, user, rate).await;
-        record(USAGE, route, user, verdict).map(|_| ())
+    ) {
+        let (route, user) = (route.into(), user.into());
+        let charge = Charge { tokens, route, params: params.clone(), user, rate: rate.clone() };
+        let charged = self.try_charge(&charge).await;
+        // A charge is never refused.
+        if record(USAGE, &charge.route, &charge.user, charged).is_err() {
+            self.0.late.add(self, charge);
+        }
+    }
+
+    pub(super) async fn try_charge(&self, charge: &Charge) -> Result<Verdict, EngineUnavailable> {
+        let Charge { tokens, route, params, user, rate } = charge;
+        let demand = Demand::charge((*tokens).min(MOST_TOKENS));
+        self.demand(demand, USAGE, route, params, user, rate).await
     }
 
     async fn demand(

@@ -155,7 +155,7 @@ impl Replies {
                 self.publish_reply(
                     sender,
                     RelayedMessage { mark, lease, turn, task, context },
-                    &message.message_id,
+                    (&message.message_id, &message.data),
                     *reply,
                 );
             }

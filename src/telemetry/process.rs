@@ -72,6 +72,8 @@ label_enum! {
         Histories => "histories",
         /// Publications that wait to be passed to the threads.
         Intake => "intake",
+        /// Replies that are kept until the URL of `on_complete` has taken them, running ones included.
+        Replies => "replies",
     }
 }
 

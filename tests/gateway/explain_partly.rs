@@ -144,7 +144,8 @@ async fn a_client_that_takes_nothing_is_seen() {
         "{output}"
     );
     assert!(output.contains("; the client has not taken all of it for "), "{output}");
-    while !matches!(client.next().await, Received::Text(text) if text.contains("\"offset\":41}")) {}
+    let end = b"\"offset\":41}";
+    while !matches!(client.next().await, Received::Text(text) if text.ends_with(end)) {}
     let one = until("nothing that waits", async || {
         let one = explain(&gateway, "channel=chat_1").await["connections"][0].clone();
         (one["send_queue"]["messages"] == 0).then_some(one)
