@@ -305,19 +305,6 @@ impl Socket {
         }
     }
 
-    /// Returns the last publication that the kernel has taken in full for this peer, if `last` is the last one that was
-    /// handed to its channel's sockets. `None` if it began at no position, or the history before it still waits.
-    pub fn written_up_to(&self, last: Option<Position>) -> Option<Position> {
-        let after = self.after.get()?;
-        let last = last.filter(|last| last.epoch == after.epoch).map_or(0, |last| last.offset);
-        let offset = match self.outbox.borrow().first_waiting_offset() {
-            Some(waiting) if waiting <= after.offset => return None,
-            Some(waiting) => waiting - 1,
-            None => last.max(after.offset),
-        };
-        Some(Position { epoch: after.epoch, offset })
-    }
-
     /// Publications of this epoch are sent from behind this offset on; `None` = all are sent.
     pub fn began_after(&self) -> Option<Position> {
         self.after.get()

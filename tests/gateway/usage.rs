@@ -258,7 +258,7 @@ async fn a_charge_waits_for_the_engine() {
     let (stream, reply) = Reply::stream(SSE);
     let upstream = Upstream::start(in_turn([reply])).await;
     let url = engine.server().expect("a Redis").url();
-    let route = "[route.limits]\nusage_per_user = \"100/1d\"\ngenerations_per_user = \"off\"";
+    let route = "[route.limits]\nusage_per_user = \"100/1d\"\ngenerations_per_user = 0";
     let settings = settings(&upstream, "events", route)
         .redis(&url)
         .also("engine.redis", &format!("limits_url = {:?}", counts.url()));
@@ -289,7 +289,7 @@ async fn a_charge_that_is_lost_is_counted() {
     let (stream, reply) = Reply::stream(SSE);
     let upstream = Upstream::start(in_turn([reply])).await;
     let url = engine.server().expect("a Redis").url();
-    let route = "[route.limits]\nusage_per_user = \"100/1d\"\ngenerations_per_user = \"off\"";
+    let route = "[route.limits]\nusage_per_user = \"100/1d\"\ngenerations_per_user = 0";
     let settings = settings(&upstream, "events", route)
         .redis(&url)
         .also("engine.redis", &format!("limits_url = {:?}", counts.url()))
@@ -320,7 +320,10 @@ async fn a_window_begins_anew_and_a_reload_changes_the_limit() {
     };
     let gateway = Gateway::start(window("100/3s")).await;
     let mut number = signed_in(&gateway, &session_with(json!({"user_id": 1}))).await;
-    let mut text = signed_in(&gateway, &session_with(json!({"user_id": "1"}))).await;
+    // On another channel, so that it does not get the events of the first.
+    let cookie = format!("access_token={}", session_with(json!({"user_id": "1"})));
+    let text = attempt(&gateway, "/ws/chat/43/", &[("cookie", &cookie)]).await;
+    let mut text = text.expect("a session");
     assert_eq!(ask(&mut number, "a").await["event"], "complete");
     assert_refused(&ask(&mut text, "b").await, "b", 1..=3);
     until("the next window", async || {
