@@ -168,7 +168,7 @@ impl Control {
         match (self.rows(listing.clone()).await, &self.0) {
             (Err(SendError::EngineUnavailable), Engine::Redis(link, threads)) => {
                 let (part, mut reached) = own_rows(threads, listing).await;
-                let missing = link.known_without(&[link.node.clone()]);
+                let missing = link.known_without(std::slice::from_ref(&link.node));
                 reached.asked += missing.len() as u64;
                 Ok(Listed { part, reached, missing, is_local: true })
             }

@@ -12,7 +12,7 @@ pub struct ReplySummary {
     /// The thoughts of the first choice, in the same form.
     escaped_reasoning: String,
     /// `None` = texts and tool calls are not collected.
-    collected: Option<Collected>,
+    collected: Option<Box<Collected>>,
     /// Whether something was left out, because it was too long.
     pub is_cut: bool,
     is_text_cut: bool,
@@ -53,7 +53,7 @@ pub struct SummaryToolCall {
 impl ReplySummary {
     /// Collects texts and tool calls from now on.
     pub fn collect(&mut self, collected: Collected) {
-        self.collected = Some(collected);
+        self.collected = Some(Box::new(collected));
     }
 
     /// Whether texts and tool calls are collected.
