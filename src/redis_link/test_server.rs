@@ -1,12 +1,16 @@
 //! A real `redis-server` for one test, on a free port. It is killed when dropped.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::Commands;
 use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
+
+#[path = "../../tests/gateway/rig/free_port.rs"]
+mod free_port;
+use free_port::free_address;
 
 pub struct RedisServer {
     port: u16,
@@ -43,7 +47,7 @@ impl RedisServer {
         // Another process may take the port before the server starts. In that case another port is tried.
         for _ in 0..10 {
             let dir = tempfile::tempdir().expect("a temporary directory");
-            let port = free_port();
+            let port = free_address().port();
             let mut server = Self {
                 port,
                 child: spawn(port, dir.path(), options),
@@ -124,11 +128,6 @@ macro_rules! on_both_engines {
     };
 }
 pub(crate) use on_both_engines;
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
-}
 
 fn spawn(port: u16, dir: &std::path::Path, options: &[&str]) -> Child {
     Command::new("redis-server")
