@@ -142,9 +142,9 @@ impl Replies {
             }
         };
         sender.route_metrics.messages.queued(sender.log_fields(), Some(&task_id));
-        let (mark, replaced_mark) = match *mark.task().id == *task_id {
-            true => (mark, None),
-            false => (HistoryMark::new(&self.history, sender.task(&task_id)), Some(mark)),
+        let mark = match *mark.task().id == *task_id {
+            true => mark,
+            false => mark.named(sender.task(&task_id)),
         };
         let context =
             |span| MessageContext { received_at, spans: ReplySpans::start(span, &task_id) };
@@ -173,9 +173,6 @@ impl Replies {
                 self.release([lease, turn]).await;
             }
         }
-        // Before other nodes can cancel the task: a second mark would count as another reply of the channel, and then events
-        // without an id would not belong to the cancelled one.
-        drop(replaced_mark);
         // Once the client knows the task, another node ends the reply if this one dies. Does nothing on the memory
         // engine; a Redis that is not available is told later.
         self.services.generations.ledger.flush().await;
