@@ -1,16 +1,13 @@
 //! A real `redis-server` for one test, on a free port. It is killed when dropped.
 
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use super::Commands;
 use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
-
-#[path = "../../tests/gateway/rig/free_port.rs"]
-mod free_port;
-use free_port::free_address;
 
 pub struct RedisServer {
     port: u16,
@@ -47,7 +44,7 @@ impl RedisServer {
         // Another process may take the port before the server starts. In that case another port is tried.
         for _ in 0..10 {
             let dir = tempfile::tempdir().expect("a temporary directory");
-            let port = free_address().port();
+            let port = free_port();
             let mut server = Self {
                 port,
                 child: spawn(port, dir.path(), options),
@@ -128,6 +125,19 @@ macro_rules! on_both_engines {
     };
 }
 pub(crate) use on_both_engines;
+
+/// A port below those that systems give outgoing connections: none of them takes it while the server restarts. Each
+/// process begins elsewhere.
+fn free_port() -> u16 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let place = std::process::id() * 31 + NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = u16::try_from(20_000 + place % 12_768).expect("below 32768");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
 
 fn spawn(port: u16, dir: &std::path::Path, options: &[&str]) -> Child {
     Command::new("redis-server")
