@@ -63,6 +63,7 @@ mod reply_ends;
 mod request;
 mod resume;
 mod rig;
+mod second_tab;
 mod server_api;
 mod session;
 mod shares;
