@@ -18,6 +18,8 @@ import time
 import urllib.parse
 from pathlib import Path
 
+from free_port import free_port
+
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidegate-examples"
 START_DEADLINE = 60
@@ -84,24 +86,22 @@ def node_modules(example):
     return folder / "node_modules"
 
 
-def free_port(port=0):
-    """Returns a port that nothing listens on; raises OSError if it must be one that is taken."""
+def is_free(port):
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
-        return probe.getsockname()[1]
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 def page_port():
     if given := os.environ.get("PORT"):
-        try:
-            return free_port(int(given))
-        except OSError as error:
-            raise SystemExit(f"PORT={given}: {error.strerror}") from None
-    try:
-        return free_port(8000)
-    except OSError:
-        return free_port()
+        if not is_free(int(given)):
+            raise SystemExit(f"PORT={given}: another process listens there")
+        return int(given)
+    return 8000 if is_free(8000) else free_port()
 
 
 def wait_for(process, port):

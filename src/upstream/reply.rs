@@ -8,7 +8,7 @@ use hyper::header::HeaderValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::dialect::{
-    Conclusion, Failure, Outcome, ReplySummary, Translation, Untranslatable, detect,
+    Collected, Conclusion, Failure, Outcome, ReplySummary, Translation, Untranslatable, detect,
 };
 use super::event;
 use super::format::{Format, Frame, Rest};
@@ -87,8 +87,8 @@ pub struct Reply {
     is_ended: bool,
     /// Whether some of the body was received.
     has_begun: bool,
-    /// How many bytes of text and of tool calls are collected.
-    collected_bytes: usize,
+    /// What is collected of the reply, until it is known what its events are.
+    to_collect: Option<Collected>,
     in_flight: InFlightPermit,
     channel: ChannelName,
     task_id: Box<str>,
@@ -125,7 +125,7 @@ impl Reply {
             lingers_until: None,
             is_ended: false,
             has_begun: false,
-            collected_bytes: 0,
+            to_collect: None,
             in_flight,
             channel,
             task_id,
@@ -150,7 +150,9 @@ impl Reply {
             Some(translation) => Content::Dialect(Box::new(translation)),
             None => Content::Own(ReplySummary::default()),
         };
-        self.collect(self.collected_bytes);
+        if let Some(collected) = self.to_collect.take() {
+            self.collect(collected);
+        }
     }
 
     /// Returns what comes next. `None` at the regular end of an upstream that writes its own events, and after any kind of
