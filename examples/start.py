@@ -18,7 +18,7 @@ import time
 import urllib.parse
 from pathlib import Path
 
-from free_port import free_port
+from free_port import free_port, is_free
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidegate-examples"
@@ -84,16 +84,6 @@ def node_modules(example):
 
     installed(folder, package.read_bytes(), install)
     return folder / "node_modules"
-
-
-def is_free(port):
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-        return True
 
 
 def page_port():
