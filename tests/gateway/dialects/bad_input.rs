@@ -27,8 +27,11 @@ fn lost() -> Value {
     broken("the reply broke off")
 }
 
-/// The cases by name; `None` = the API has no such case.
-const CASES: &[(&str, fn(&Api) -> Option<Case>)] = &[
+/// Makes a case of an API; `None` = the API has no such case.
+type MakeCase = fn(&Api) -> Option<Case>;
+
+/// The cases by name.
+const CASES: &[(&str, MakeCase)] = &[
     ("the reply", |api| {
         case([api.begin, api.text, api.proof].concat(), vec![chunk("Hi"), api.complete()])
     }),
@@ -164,7 +167,7 @@ const CASES: &[(&str, fn(&Api) -> Option<Case>)] = &[
     }),
 ];
 
-fn find(name: &str) -> fn(&Api) -> Option<Case> {
+fn find(name: &str) -> MakeCase {
     CASES.iter().find(|(case, _)| *case == name).expect("a case").1
 }
 

@@ -148,12 +148,13 @@ fn halves_of_characters_in_arguments_are_joined() {
             Dialect::AgUi => {
                 format!(r#"data: {{"type":"TOOL_CALL_ARGS","toolCallId":"c1","delta":"{text}"}}"#)
             }
-            _ => format!(
-                "event: messages\ndata: {}",
+            _ => {
+                let chunk = r#"{"type":"AIMessageChunk","id":"m","content":"","tool_call_chunks""#;
                 format!(
-                    r#"[{{"type":"AIMessageChunk","id":"m","content":"","tool_call_chunks":[{{"index":0,"args":"{text}"}}]}},{{}}]"#
+                    r#"event: messages
+data: [{chunk}:[{{"index":0,"args":"{text}"}}]}},{{}}]"#
                 )
-            ),
+            }
         };
         let start = match dialect {
             Dialect::OpenaiChat => {
