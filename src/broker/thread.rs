@@ -270,6 +270,13 @@ pub struct Subscription {
     socket: Rc<Socket>,
 }
 
+impl Subscription {
+    /// The last publication with a position that this thread has handed to the sockets of the channel.
+    pub fn last_position(&self) -> Option<Position> {
+        self.broker.hub.last_position(&self.channel)
+    }
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.broker.unsubscribe(&self.channel, &self.socket);

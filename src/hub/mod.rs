@@ -4,14 +4,14 @@
 //! of one batch for a channel are written to a connection together. The hub holds socket handles and does not know
 //! sessions; the broker decides which sockets are attached.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::protocol::{ChannelName, CloseReason};
+use crate::protocol::{ChannelName, CloseReason, Position};
 use crate::socket::{Delivery, Socket};
 
 /// A delivery to a large channel lets other tasks of the thread run after this many sockets.
@@ -32,19 +32,29 @@ pub struct Delivered {
 /// The sockets of one channel on this thread, each at the index in its `hub_slot`.
 type Sockets = Vec<Rc<Socket>>;
 
+/// One channel on this thread.
+struct Channel {
+    sockets: Sockets,
+    /// The last publication with a position that was handed to the sockets.
+    last: Cell<Option<Position>>,
+}
+
 /// The channels of one thread.
 #[derive(Default)]
 pub struct HubPart {
-    channels: RefCell<HashMap<ChannelName, Sockets>>,
+    channels: RefCell<HashMap<ChannelName, Channel>>,
 }
 
 impl HubPart {
     /// Adds `socket` to `channel`. Returns whether it is the channel's first socket.
     pub fn attach(&self, channel: &ChannelName, socket: Rc<Socket>) -> bool {
         let mut channels = self.channels.borrow_mut();
-        let sockets = match channels.get_mut(channel) {
-            Some(sockets) => sockets,
-            None => channels.entry(channel.clone()).or_insert_with(|| Vec::with_capacity(1)),
+        let Channel { sockets, .. } = match channels.get_mut(channel) {
+            Some(channel) => channel,
+            None => channels.entry(channel.clone()).or_insert_with(|| Channel {
+                sockets: Vec::with_capacity(1),
+                last: Cell::new(None),
+            }),
         };
         socket.hub_slot.set(sockets.len());
         sockets.push(socket);
@@ -54,7 +64,7 @@ impl HubPart {
     /// Removes `socket` from `channel`. Returns whether it was the channel's last socket.
     pub fn detach(&self, channel: &ChannelName, socket: &Rc<Socket>) -> bool {
         let mut channels = self.channels.borrow_mut();
-        let Some(sockets) = channels.get_mut(channel) else { return false };
+        let Some(Channel { sockets, .. }) = channels.get_mut(channel) else { return false };
         let slot = socket.hub_slot.get();
         if !sockets.get(slot).is_some_and(|found| Rc::ptr_eq(found, socket)) {
             return false;
@@ -108,7 +118,11 @@ impl HubPart {
         };
         let snapshot: Sockets = {
             let channels = self.channels.borrow();
-            let Some(sockets) = channels.get(channel) else { return };
+            let Some(Channel { sockets, last }) = channels.get(channel) else { return };
+            // Once a batch, whatever the number of sockets.
+            if let Some(position) = frames.iter().rev().find_map(|frame| frame.position) {
+                last.set(Some(position));
+            }
             if sockets.len() <= SOCKETS_PER_SLICE {
                 sockets.iter().for_each(|socket| deliver(socket));
                 return;
@@ -125,9 +139,15 @@ impl HubPart {
 
     /// Closes every open socket of `channel`.
     pub fn close_all(&self, channel: &ChannelName, reason: CloseReason) {
-        if let Some(sockets) = self.channels.borrow().get(channel) {
+        if let Some(Channel { sockets, .. }) = self.channels.borrow().get(channel) {
             sockets.iter().for_each(|socket| socket.close(reason));
         }
+    }
+
+    /// The last publication with a position that was handed to the sockets of `channel`; `None` if there was none
+    /// since the first of them came.
+    pub fn last_position(&self, channel: &ChannelName) -> Option<Position> {
+        self.channels.borrow().get(channel)?.last.get()
     }
 }
 

@@ -8,7 +8,8 @@ use hyper::header::HeaderValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::dialect::{
-    Conclusion, Failure, Outcome, ReplySummary, Translation, Untranslatable, detect, is_keep_alive,
+    Collected, Conclusion, Failure, Outcome, ReplySummary, Translation, Untranslatable, detect,
+    is_keep_alive,
 };
 use super::event;
 use super::format::{Format, Frame, Rest};
@@ -87,8 +88,8 @@ pub struct Reply {
     is_ended: bool,
     /// Whether some of the body was received.
     has_begun: bool,
-    /// How many bytes of text and of tool calls are collected.
-    collected_bytes: usize,
+    /// What is collected of the reply, until it is known what its events are.
+    to_collect: Option<Collected>,
     in_flight: InFlightPermit,
     channel: ChannelName,
     task_id: Box<str>,
@@ -127,7 +128,7 @@ impl Reply {
             lingers_until: None,
             is_ended: false,
             has_begun: false,
-            collected_bytes: 0,
+            to_collect: None,
             in_flight,
             channel,
             task_id,
@@ -152,7 +153,9 @@ impl Reply {
             Some(translation) => Content::Dialect(Box::new(translation)),
             None => Content::Own(ReplySummary::default()),
         };
-        self.collect(self.collected_bytes);
+        if let Some(collected) = self.to_collect.take() {
+            self.collect(collected);
+        }
     }
 
     /// Returns what comes next. `None` at the regular end of an upstream that writes its own events, and after any kind of

@@ -34,7 +34,7 @@ mod translation;
 pub(super) use detection::{detect, dialect_of_headers};
 pub use item::{Failure, Usage};
 use item::{Item, NotJson, Progress};
-pub use summary::{ReplySummary, SummaryToolCall};
+pub use summary::{Collected, ReplySummary, SummaryToolCall};
 pub use translation::{Conclusion, Outcome};
 pub(super) use translation::{Translation, Untranslatable, is_keep_alive};
 

@@ -325,8 +325,10 @@ impl State {
         if text.is_empty() {
             return;
         }
-        if kind != TextKind::Reasoning && choice == 0 {
-            self.summary.add_text(text);
+        match kind {
+            _ if choice != 0 => {}
+            TextKind::Text | TextKind::Refusal => self.summary.add_text(text),
+            TextKind::Reasoning => self.summary.add_reasoning(text),
         }
         if self.publish == Publish::Events {
             self.publications.push_back(match kind {

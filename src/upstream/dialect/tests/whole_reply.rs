@@ -8,6 +8,10 @@ fn translation(dialect: Dialect, publish: Publish) -> Translation {
     Translation::new(dialect, publish, &metrics, "t").expect("a dialect")
 }
 
+fn collected(max_bytes: usize) -> Collected {
+    Collected { max_bytes, has_reasoning: true, share: None }
+}
+
 /// What follows the end is not read.
 #[test]
 fn native_objects_are_wrapped_once() {
@@ -67,10 +71,12 @@ fn tool_calls_are_bounded() {
 #[test]
 fn the_summary_has_what_the_reply_said() {
     let mut translation = translation(Dialect::OpenaiChat, Publish::Native);
-    translation.summary_mut().collect(1024);
+    translation.summary_mut().collect(collected(1024));
     for data in [
         r#"{"choices":[{"delta":{"content":"Gr\u00fc\ud83d"}}]}"#,
         r#"{"choices":[{"delta":{"content":"\ude00\n"}}]}"#,
+        r#"{"choices":[{"delta":{"reasoning_content":"So\u002c"}}]}"#,
+        r#"{"choices":[{"index":1,"delta":{"reasoning_content":"other"}}]}"#,
         r#"{"choices":[{"index":1,"delta":{"content":"other"}}]}"#,
         r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\":1}"}}]}}]}"#,
         r#"{"choices":[{"delta":{},"finish_reason":"tool_calls"},{"index":1,"delta":{},"finish_reason":"stop"}],"usage":{"completion_tokens":7}}"#,
@@ -81,6 +87,7 @@ fn the_summary_has_what_the_reply_said() {
     let _ = translation.conclude();
     let summary = translation.summary_mut();
     assert_eq!(summary.text(), "Grü😀\n");
+    assert_eq!(summary.reasoning(), "So,");
     assert!(!summary.is_cut);
     let call = SummaryToolCall {
         id: "a".to_owned(),
@@ -96,7 +103,15 @@ fn the_summary_has_what_the_reply_said() {
 #[test]
 fn a_summary_is_bounded() {
     let mut translation = translation(Dialect::OpenaiChat, Publish::Events);
-    translation.summary_mut().collect(10);
+    translation.summary_mut().collect(collected(10));
+    let call = r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"a","function":{"name":"f","arguments":"0123456789"}}]}}]}"#;
+    translation.take("", call).expect("JSON");
+    translation.take("", r#"{"choices":[{"delta":{"content":"1234"}}]}"#).expect("JSON");
+    translation.close();
+    assert!(translation.summary_mut().is_cut);
+    assert_eq!(translation.summary_mut().text(), "1234", "each kind has a bound of its own");
+    let mut translation = self::translation(Dialect::OpenaiChat, Publish::Events);
+    translation.summary_mut().collect(collected(10));
     for _ in 0..4 {
         translation.take("", r#"{"choices":[{"delta":{"content":"1234"}}]}"#).expect("JSON");
     }
