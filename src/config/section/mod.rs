@@ -155,6 +155,19 @@ impl Section<'_> {
         self.context.warnings.push(format!("{key}: {text}"));
     }
 
+    /// Whether the key at this path has a mistake, or another one of its table has, if it is a table within a section.
+    pub(super) fn has_mistake_beside(&self, path: &str) -> bool {
+        let beside = path.rsplit_once('.').map(|(table, _)| format!("{table}."));
+        // `route[0].` and `upstream.ai.` are sections.
+        let within = beside.filter(|table| {
+            let sections = if table.starts_with("upstream.") { 2 } else { 1 };
+            table.matches('.').count() > sections
+        });
+        self.context.mistakes().any(|key| {
+            key == path || within.as_ref().is_some_and(|table| key.starts_with(&**table))
+        })
+    }
+
     /// Everything that was recorded with [`Section::warn`].
     pub(super) fn warnings(&self) -> Vec<String> {
         self.context.warnings.clone()
