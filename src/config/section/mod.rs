@@ -155,16 +155,14 @@ impl Section<'_> {
         self.context.warnings.push(format!("{key}: {text}"));
     }
 
-    /// Whether the key at this path has a mistake, or another one of its table has, if it is a table within a section.
+    /// Whether the key at this path has a mistake, or another one of its table or of a table around it.
     pub(super) fn has_mistake_beside(&self, path: &str) -> bool {
-        let beside = path.rsplit_once('.').map(|(table, _)| format!("{table}."));
-        // `route[0].` and `upstream.ai.` are sections.
-        let within = beside.filter(|table| {
-            let sections = if table.starts_with("upstream.") { 2 } else { 1 };
-            table.matches('.').count() > sections
-        });
         self.context.mistakes().any(|key| {
-            key == path || within.as_ref().is_some_and(|table| key.starts_with(&**table))
+            let table = key.rsplit_once('.').map_or("", |(table, _)| table);
+            key == path
+                || path
+                    .strip_prefix(table)
+                    .is_some_and(|rest| !table.is_empty() && rest.starts_with('.'))
         })
     }
 
