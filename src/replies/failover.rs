@@ -23,6 +23,10 @@ use crate::telemetry::route::RouteMetrics;
 /// The error of a reply that a dead node streamed.
 const LOST: &str = "the gateway node that relayed the reply has failed";
 
+/// The error that is posted of a reply whose end clients have got, and the history has not.
+const UNKNOWN_END: &str =
+    "the gateway node that relayed the reply has failed; how it ended is not known";
+
 /// Takes over replies of dead nodes until this node drains. One thread of a node is enough.
 pub async fn run_failover(replies: Rc<Replies>) {
     let mut ticks = tokio::time::interval(CLAIM_INTERVAL);
@@ -169,6 +173,14 @@ async fn report_lost(
         if let Some(json) = &past.terminal {
             post.set_end(json);
         }
+        let is_unknown = past.has_ended && past.terminal.is_none();
+        let end = if is_unknown {
+            let unknown = ErrorEvent::new(ErrorCode::WorkerLost, UNKNOWN_END).task_id(&task.id);
+            post.set_end(unknown.to_json().as_bytes());
+            GenerationEnd::WorkerLost
+        } else {
+            end
+        };
         let shutdown = &replies.services.shutdown;
         let stops_after = replies.config().config.shutdown.abandon_posts_after();
         post.send(&task.id, &task.channel, end, &past.summary, shutdown, stops_after);

@@ -305,9 +305,9 @@ fn finish_http(
             let reply = if is_queued { ReplySource::Worker } else { ReplySource::None };
             Ok(Accepted { task_id, reply, task: None })
         }
-        RelayResponse::Streaming(format, dialect, body) => {
+        RelayResponse::Streaming(format, dialect, body, input) => {
             let in_flight = pending.accept(RequestOutcome::Streaming);
-            let reply = Reply::new(body, format, dialect, config, in_flight, message);
+            let reply = Reply::new(body, input, format, dialect, config, in_flight, message);
             let reply = ReplySource::Stream(Box::new(reply));
             Ok(Accepted { task_id: message.task_id.clone(), reply, task: None })
         }

@@ -338,3 +338,24 @@ async fn a_window_begins_anew_and_a_reload_changes_the_limit() {
     assert_eq!(limits(&gateway, "1").await["standing"]["max"], 1000);
     assert_eq!(ask(&mut number, "d").await["event"], "complete");
 }
+
+/// Replies that run at the same time reserve nothing. What they take together is owed, and `retry_after` says how long.
+#[tokio::test]
+async fn what_concurrent_replies_take_over_the_limit_is_owed() {
+    let ((first, one), (second, two)) = (Reply::stream(SSE), Reply::stream(SSE));
+    let upstream = Upstream::start(in_turn([one, two])).await;
+    let route = "[route.limits]\nusage_per_user = \"100/1d\"\ngenerations_per_user = 3";
+    let gateway = Gateway::start(settings(&upstream, "events", route)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for id in ["a", "b"] {
+        client.send_json(&json!({"message": "hello", "id": id})).await;
+        wait_for(&mut client, "processing_started").await;
+    }
+    for stream in [first, second] {
+        stream.write("data: {\"event\":\"usage\",\"input_tokens\":80}\n\ndata: [DONE]\n\n");
+        wait_for(&mut client, "complete").await;
+    }
+    assert_eq!(limits(&gateway, "7").await["standing"]["used"], 160);
+    // 60 are owed, and one must be left: 61 times 864 seconds.
+    assert_refused(&ask(&mut client, "c").await, "c", 52_000..=52_704);
+}

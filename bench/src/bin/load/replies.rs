@@ -70,7 +70,7 @@ fn delta(dialect: &str, number: u64) -> Option<(&'static str, Value)> {
         "ag-ui" => {
             ("", json!({"type": "TEXT_MESSAGE_CONTENT", "messageId": RUN, "delta": " story"}))
         }
-        "langgraph" => ("messages", graph_message()),
+        "langgraph" => ("messages", graph_message(" story", Value::Null)),
         _ => return None,
     };
     Some(event)
@@ -95,7 +95,7 @@ fn end(dialect: &str) -> Vec<(&'static str, Value)> {
         "ollama" => vec![("", ollama_line("", true))],
         "ai-sdk" => vec![("", json!({"type": "finish", "finishReason": "stop"}))],
         "ag-ui" => vec![("", json!({"type": "RUN_FINISHED", "threadId": RUN, "runId": RUN}))],
-        "langgraph" => vec![("end", Value::Null)],
+        "langgraph" => vec![("messages", graph_message("", json!("last"))), ("end", Value::Null)],
         _ => Vec::new(),
     }
 }
@@ -139,12 +139,12 @@ fn ollama_line(text: &str, done: bool) -> Value {
 }
 
 /// A message of a LangGraph server, with all that it says of the run each time.
-fn graph_message() -> Value {
+fn graph_message(text: &str, position: Value) -> Value {
     json!([
         {
-            "content": " story", "additional_kwargs": {}, "response_metadata": {}, "type": "AIMessageChunk",
+            "content": text, "additional_kwargs": {}, "response_metadata": {}, "type": "AIMessageChunk",
             "name": null, "id": format!("lc_run--{RUN}"), "tool_calls": [], "invalid_tool_calls": [],
-            "usage_metadata": null, "tool_call_chunks": [], "chunk_position": null
+            "usage_metadata": null, "tool_call_chunks": [], "chunk_position": position
         },
         {
             "created_by": "system", "assistant_id": RUN, "run_attempt": 1, "langgraph_version": "1.2.24",

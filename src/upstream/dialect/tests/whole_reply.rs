@@ -38,7 +38,7 @@ fn data_that_is_not_json_is_refused() {
         Dialect::Gemini,
         Dialect::Ollama,
     ] {
-        for data in ["", "hello", "{\"choices\":[", "{'a':1}", "{\"a\":\"\u{1}\"}"] {
+        for data in ["hello", "{\"choices\":[", "{'a':1}", "{\"a\":\"\u{1}\"}"] {
             let mut translation = translation(dialect, Publish::Events);
             assert_eq!(
                 translation.take("", data),
@@ -138,5 +138,76 @@ fn event_streams_as_servers_write_them() {
         let body = body.replace('\n', line_end);
         let read = read(Format::sse, Dialect::OpenaiChat, Publish::Events, &body);
         assert_eq!(read.events, [r#"{"event":"chunk","chunk":"a"}"#, end], "{line_end:?}");
+    }
+}
+
+/// Arguments that are split inside a surrogate pair, in each dialect that has them in parts.
+#[test]
+fn halves_of_characters_in_arguments_are_joined() {
+    const START: &str = r#"{"event":"tool_call","state":"start","id":"c1","name":"f"}"#;
+    let (first, second) = (r#"{\"a\":\"\ud83d"#, r#"\ude00\"}"#);
+    let events = |dialect: Dialect| -> String {
+        let piece = |text: &str| match dialect {
+            Dialect::OpenaiChat => format!(
+                r#"data: {{"choices":[{{"delta":{{"tool_calls":[{{"index":0,"function":{{"arguments":"{text}"}}}}]}}}}]}}"#
+            ),
+            Dialect::OpenaiResponses => format!(
+                r#"data: {{"type":"response.function_call_arguments.delta","output_index":0,"delta":"{text}"}}"#
+            ),
+            Dialect::Anthropic => format!(
+                r#"data: {{"type":"content_block_delta","index":0,"delta":{{"type":"input_json_delta","partial_json":"{text}"}}}}"#
+            ),
+            Dialect::AiSdk => format!(
+                r#"data: {{"type":"tool-input-delta","toolCallId":"c1","inputTextDelta":"{text}"}}"#
+            ),
+            Dialect::AgUi => {
+                format!(r#"data: {{"type":"TOOL_CALL_ARGS","toolCallId":"c1","delta":"{text}"}}"#)
+            }
+            _ => {
+                let chunk = r#"{"type":"AIMessageChunk","id":"m","content":"","tool_call_chunks""#;
+                format!(
+                    r#"event: messages
+data: [{chunk}:[{{"index":0,"args":"{text}"}}]}},{{}}]"#
+                )
+            }
+        };
+        let start = match dialect {
+            Dialect::OpenaiChat => {
+                r#"data: {"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c1","function":{"name":"f","arguments":""}}]}}]}"#
+            }
+            Dialect::OpenaiResponses => {
+                r#"data: {"type":"response.output_item.added","output_index":0,"item":{"type":"function_call","call_id":"c1","name":"f","arguments":""}}"#
+            }
+            Dialect::Anthropic => {
+                r#"data: {"type":"content_block_start","index":0,"content_block":{"type":"tool_use","id":"c1","name":"f","input":{}}}"#
+            }
+            Dialect::AiSdk => {
+                r#"data: {"type":"tool-input-start","toolCallId":"c1","toolName":"f"}"#
+            }
+            Dialect::AgUi => {
+                r#"data: {"type":"TOOL_CALL_START","toolCallId":"c1","toolCallName":"f"}"#
+            }
+            _ => {
+                "event: messages\ndata: [{\"type\":\"AIMessageChunk\",\"id\":\"m\",\"content\":\"\",\"tool_call_chunks\":[{\"index\":0,\"id\":\"c1\",\"name\":\"f\"}]},{}]"
+            }
+        };
+        [start, &piece(first), &piece(second), ""].join("\n\n")
+    };
+    for dialect in [
+        Dialect::OpenaiChat,
+        Dialect::OpenaiResponses,
+        Dialect::Anthropic,
+        Dialect::AiSdk,
+        Dialect::AgUi,
+        Dialect::Langgraph,
+    ] {
+        let read = read(Format::sse, dialect, Publish::Events, &events(dialect));
+        let call = r#"{"event":"tool_call","state":"arguments","id":"c1","name":"f","delta":"#;
+        let expected = [
+            START.to_owned(),
+            format!(r#"{call}"{{\"a\":\""}}"#),
+            format!("{call}\"{}\"}}", r#"\ud83d\ude00\"}"#),
+        ];
+        assert_eq!(read.events.get(..3), Some(&expected[..]), "{dialect}");
     }
 }
