@@ -82,10 +82,10 @@ impl HubPart {
         let mut state = self.0.borrow_mut();
         let found = match state.channels.get_mut(channel) {
             Some(found) => found,
-            None => state.channels.entry(channel.clone()).or_insert_with(|| Channel {
-                sockets: Vec::with_capacity(1),
-                pass: None,
-            }),
+            None => state
+                .channels
+                .entry(channel.clone())
+                .or_insert_with(|| Channel { sockets: Vec::with_capacity(1), pass: None }),
         };
         let cursor = match (&found.pass, found.sockets.first()) {
             (Some(pass), _) => pass.end_cursor(),
