@@ -17,6 +17,8 @@ import time
 import urllib.parse
 from pathlib import Path
 
+from free_port import free_port
+
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidegate-examples"
 START_DEADLINE = 60
@@ -71,12 +73,6 @@ def node_modules(example):
 
     installed(folder, package.read_bytes(), install)
     return folder / "node_modules"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def wait_for(process, port):

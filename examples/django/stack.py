@@ -18,6 +18,9 @@ import urllib.request
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))
+from free_port import free_port  # noqa: E402
+
 REQUIREMENTS = HERE / "requirements.txt"
 PRESET = HERE / "gateway.toml"
 START_DEADLINE = 60
@@ -35,12 +38,6 @@ def environment(directory, *more):
         subprocess.run([*pip, "-r", REQUIREMENTS, *more], check=True)
         mark.write_text(wanted)
     return python
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def answers(url):

@@ -14,7 +14,7 @@ use super::{Admin, Answer, api};
 use crate::control::{
     Concerning, ConnectionDetails, Details, ErrorRow, GenerationRow, InvalidTarget, Target,
 };
-use crate::protocol::{ChannelName, ConnectionId, Epoch};
+use crate::protocol::{ChannelName, ConnectionId, Epoch, Params};
 
 /// The most connections that one answer describes; the rest is counted.
 pub(super) const MAX_CONNECTIONS: usize = 20;
@@ -42,7 +42,11 @@ struct Body<'a> {
     /// `null` if the engine did not answer.
     channels: Option<Vec<ChannelStatus<'a>>>,
     complete: bool,
+    /// Whether only the node that was called has answered, because the engine is unavailable.
+    local: bool,
     nodes: Nodes,
+    /// The nodes that have not answered, as far as they are known.
+    missing_nodes: BTreeSet<String>,
 }
 
 /// The limits of a user on one route.
@@ -50,6 +54,9 @@ struct Body<'a> {
 struct UserLimits {
     user_id: String,
     route: String,
+    /// The parameters of a connection's path by which limits of the route are counted, if they are known.
+    #[serde(skip_serializing_if = "Params::is_empty")]
+    params: Params,
     limits: Vec<Limit>,
 }
 
@@ -90,6 +97,9 @@ impl Admin {
             .into_iter()
             .reduce(Nodes::both)
             .unwrap_or_else(|| details.reached.into());
+        let is_local = details.is_local || generations.is_local || errors.is_local;
+        let missing_nodes =
+            [details.missing, generations.missing, errors.missing].into_iter().flatten().collect();
         let uses_limits = limits.iter().flatten().flat_map(|one| &one.limits).any(Limit::is_used);
         let is_channel = matches!(target, Target::Channel(_));
         let has_history =
@@ -109,8 +119,10 @@ impl Admin {
             errors: &errors.part.rows,
             limits,
             channels,
-            complete: nodes.is_complete(),
+            complete: nodes.is_complete() && !is_local,
+            local: is_local,
             nodes,
+            missing_nodes,
         };
         Ok(api::json(StatusCode::OK, &body))
     }
@@ -123,27 +135,33 @@ impl Admin {
         connections: &[ConnectionDetails],
     ) -> Option<Vec<UserLimits>> {
         let config = self.config.load_full();
-        let users: BTreeSet<_> = match target {
-            Target::User(user) => config
-                .routes
+        let mut users: Vec<_> = connections
+            .iter()
+            .filter_map(|ConnectionDetails { row, limit_params, .. }| {
+                let user = row.user_id.as_ref()?.to_string();
+                Some((row.route.to_string(), user, limit_params.clone()))
+            })
+            .collect();
+        if let Target::User(user) = target {
+            let is_missing = |route: &str| !users.iter().any(|(path, ..)| path == route);
+            let paths = config.routes.iter().map(|route| route.path.as_str());
+            let others: Vec<_> = paths.filter(|path| is_missing(path)).collect();
+            let others = others
+                .into_iter()
+                .map(|path| (path.to_owned(), user.to_string(), Params::default()));
+            users.extend(others);
+        }
+        users.sort_by(|one, other| (&one.0, &one.1).cmp(&(&other.0, &other.1)));
+        let mut all: Vec<UserLimits> = Vec::new();
+        for (path, user_id, params) in users {
+            let is_known = all
                 .iter()
-                .map(|route| (user.to_string(), route.path.as_str().to_owned()))
-                .collect(),
-            _ => connections
-                .iter()
-                .filter_map(|ConnectionDetails { row, .. }| {
-                    Some((row.user_id.as_ref()?.to_string(), row.route.to_string()))
-                })
-                .collect(),
-        };
-        let mut all = Vec::new();
-        for (user_id, path) in users {
-            let Some(route) = config.routes.iter().find(|route| route.path.as_str() == path) else {
-                continue;
-            };
-            let limits = self.user_limits(route, &user_id).await.ok()?;
+                .any(|one| (&one.route, &one.user_id, &one.params) == (&path, &user_id, &params));
+            let route = config.routes.iter().find(|route| route.path.as_str() == path);
+            let Some(route) = route.filter(|_| !is_known) else { continue };
+            let limits = self.user_limits(route, &params, &user_id).await.ok()?;
             if !limits.is_empty() {
-                all.push(UserLimits { user_id, route: path, limits });
+                all.push(UserLimits { user_id, route: path, params, limits });
             }
         }
         Some(all)

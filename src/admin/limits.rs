@@ -12,7 +12,7 @@ use super::connection::Caller;
 use super::{Admin, Answer, api};
 use crate::config;
 use crate::limits::{LimitKind, LimitName, LimitStatus, UserLimit};
-use crate::protocol::UserId;
+use crate::protocol::{Params, UserId};
 use crate::redis_link::EngineUnavailable;
 use crate::telemetry::admin::Action;
 
@@ -91,21 +91,25 @@ impl Admin {
         let config = self.config.load_full();
         let mut routes = Vec::with_capacity(config.routes.len());
         for route in &config.routes {
-            let limits = self.user_limits(route, &user).await.map_err(|_| api::engine_down())?;
+            let limits = self
+                .user_limits(route, &Params::default(), &user)
+                .await
+                .map_err(|_| api::engine_down())?;
             routes.push(Route { route: route.path.as_str(), limits });
         }
         Ok(api::json(StatusCode::OK, &Body { user_id: &user, routes }))
     }
 
-    /// The status of a user's limits on one route.
+    /// The status of a user's limits on one route, as far as these parameters of a connection's path tell it.
     pub(super) async fn user_limits(
         &self,
         route: &config::Route,
+        params: &Params,
         user: &str,
     ) -> Result<Vec<Limit>, EngineUnavailable> {
         let mut limits = Vec::new();
         for limit in UserLimit::of(&route.limits) {
-            let standing = self.limits.status(limit, route.path.as_str(), user).await?;
+            let standing = self.limits.status(limit, route.path.as_str(), params, user).await?;
             let standing = standing.map(Numbers::from);
             limits.push(Limit { limit: limit.name(), kind: limit.kind(), standing });
         }

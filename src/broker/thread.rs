@@ -296,6 +296,14 @@ pub struct Subscription {
     socket: Rc<Socket>,
 }
 
+impl Subscription {
+    /// The last publication with a position that was handed to the socket, or to the others of its channel before it
+    /// came.
+    pub fn last_position(&self) -> Option<Position> {
+        self.broker.hub.last_position(&self.channel, &self.socket)
+    }
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
         self.broker.unsubscribe(&self.channel, &self.socket);

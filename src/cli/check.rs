@@ -22,8 +22,8 @@ pub struct Args {
     /// Also ask every server that the file names, once and without changing anything
     ///
     /// Redis servers get PING and, where the gateway runs scripts, SCRIPT LOAD; a key set is fetched; upstreams, the
-    /// proxy's servers, authorize URLs and the collector of spans get an OPTIONS request, whose status does not matter
-    /// except for 502, 503 and 504.
+    /// proxy's servers, authorize and on_complete URLs and the collector of spans get an OPTIONS request, whose status
+    /// does not matter except for 502, 503 and 504. A server has the timeout of its section, at most 10 seconds.
     #[arg(long)]
     connect: bool,
 }

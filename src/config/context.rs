@@ -92,6 +92,11 @@ impl Context {
         Outcome { mistakes, definitions, headings, settings }
     }
 
+    /// The keys of the mistakes so far.
+    pub(super) fn mistakes(&self) -> impl Iterator<Item = &str> {
+        self.mistakes.iter().map(|mistake| &*mistake.key)
+    }
+
     pub(super) fn mistake(&mut self, mistake: Mistake) {
         self.mistakes.push(mistake);
     }

@@ -33,7 +33,9 @@ pub(super) fn keys(
     upstreams: &Upstreams,
     proxy: Option<&Proxy>,
 ) {
-    let written = root.written();
+    // The default stands in for a value with a mistake, and so says nothing about the keys beside it.
+    let written: Vec<_> =
+        root.written().into_iter().filter(|one| !root.has_mistake_beside(&one.path)).collect();
     let has_proxy = proxy.is_none_or(|proxy| !proxy.urls.is_empty());
     for (index, route) in numbered(routes) {
         // An upstream with a mistake of its own says nothing about the messages.

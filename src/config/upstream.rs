@@ -8,7 +8,7 @@ use super::kinds::{self, Kind, choice, words};
 use super::request::{headers, request};
 use super::section::Section;
 use super::{
-    Balance, Circuit, Engine, HttpUpstream, OnComplete, OnDisconnect, Publish, RedisQueue,
+    Balance, Circuit, Engine, HttpUpstream, Include, OnComplete, OnDisconnect, Publish, RedisQueue,
     StreamEnd, Upstream, UpstreamKind, WebSocketUpstream,
 };
 use crate::protocol::{Dialect, Template};
@@ -67,6 +67,10 @@ const DIALECT: Kind<Dialect> = words(
 
 const STREAM_END: Kind<StreamEnd> = words(r#""body" or "event""#, |value| {
     choice(value, &[("body", StreamEnd::Body), ("event", StreamEnd::Event)])
+});
+
+const INCLUDE: Kind<Include> = words(r#""message" or "reasoning""#, |value| {
+    choice(value, &[("message", Include::Message), ("reasoning", Include::Reasoning)])
 });
 
 const PUBLISH: Kind<Publish> = words(r#""events" or "native""#, |value| {
@@ -295,8 +299,15 @@ fn on_complete(s: &mut Section<'_>) -> Option<Option<Box<OnComplete>>> {
         "",
         "Signs these requests as messages are signed: HMAC-SHA256 of time and body; \"\" = not signed.",
     );
-    let (url, timeout, headers, signing_secret) = (url?, timeout?, headers?, signing_secret?);
-    Some(url.map(|url| Box::new(OnComplete { url, timeout, headers, signing_secret })))
+    let include = s.list(
+        "include",
+        INCLUDE,
+        &[],
+        "What is posted besides the usual: \"message\" (the client's object), \"reasoning\" (the model's thoughts).",
+    );
+    let (url, timeout, headers) = (url?, timeout?, headers?);
+    let (signing_secret, include) = (signing_secret?, include?);
+    Some(url.map(|url| Box::new(OnComplete { url, timeout, headers, signing_secret, include })))
 }
 
 fn queue(s: &mut Section<'_>, kind_name: KindName, engine: Option<&Engine>) -> Option<RedisQueue> {

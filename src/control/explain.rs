@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Target;
 use super::listing::ConnectionRow;
 use super::part::Row;
-use crate::protocol::{ChannelName, ConnectionId, UserId};
+use crate::protocol::{ChannelName, ConnectionId, Params, Position, UserId};
 
 /// A query for all about the connections of a target. The answer also has their number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,6 +45,8 @@ pub struct ConnectionDetails {
     pub is_replaying: bool,
     /// The position after which it began to receive its channel; `None` if the channel keeps no history.
     pub began_after: Option<ChannelPosition>,
+    /// The last publication that was written to it in full; `None` as above, or while its history is being sent.
+    pub written_up_to: Option<ChannelPosition>,
     /// Whether it is a member of its channel's presence.
     #[serde(rename = "present")]
     pub is_present: bool,
@@ -52,6 +54,9 @@ pub struct ConnectionDetails {
     pub memory_bytes: u64,
     /// The limits of the connection and of its address.
     pub limits: Vec<LocalLimitStatus>,
+    /// The parameters of its path by which limits of its user are counted, and no others.
+    #[serde(default, skip_serializing_if = "Params::is_empty")]
+    pub limit_params: Params,
 }
 
 /// What waits to be written to a connection.
@@ -84,6 +89,12 @@ pub struct InboxStatus {
 pub struct ChannelPosition {
     pub epoch: Box<str>,
     pub offset: u64,
+}
+
+impl From<Position> for ChannelPosition {
+    fn from(position: Position) -> Self {
+        Self { epoch: position.epoch.to_string().into(), offset: position.offset }
+    }
 }
 
 /// The status of a limit of one connection, or of its address on its node. Times are in seconds, rounded up.

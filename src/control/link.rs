@@ -31,9 +31,19 @@ struct Summary {
     affected: u64,
     /// The number of nodes that executed it in full.
     complete: u64,
+    /// Those of them that say who they are.
+    nodes: Vec<String>,
     /// The lists of the nodes, at most [`MAX_LISTS_BYTES`].
     lists: Vec<Box<RawValue>>,
     lists_bytes: usize,
+}
+
+/// What came of a command.
+pub(super) struct Sent {
+    pub reached: Reached,
+    pub lists: Vec<Box<RawValue>>,
+    /// Nodes that should have executed it and have not, as far as they are known.
+    pub missing: Vec<String>,
 }
 
 /// The state that the senders and the supervisor share.
@@ -89,10 +99,7 @@ impl Link {
         self.sender.load().is_some()
     }
 
-    pub async fn send(
-        &self,
-        command: NodeCommand,
-    ) -> Result<(Reached, Vec<Box<RawValue>>), SendError> {
+    pub async fn send(&self, command: NodeCommand) -> Result<Sent, SendError> {
         // Without a connection no reply could be received, so the command is not sent.
         let sender = self.sender.load_full().ok_or(SendError::EngineUnavailable)?;
         let id = random_hex(16);
@@ -119,7 +126,20 @@ impl Link {
             answered: summary.complete,
             asked: asked.max(alive),
         };
-        Ok((reached, summary.lists))
+        let missing = match reached.is_complete() || summary.nodes.len() as u64 != summary.complete
+        {
+            true => Vec::new(),
+            false => self.known_without(&summary.nodes),
+        };
+        Ok(Sent { reached, lists: summary.lists, missing })
+    }
+
+    /// The nodes that were alive within the last minute, without these, in the order of their names.
+    pub fn known_without(&self, nodes: &[String]) -> Vec<String> {
+        let mut known = self.nodes.known();
+        known.retain(|node| !nodes.contains(node));
+        known.sort_unstable();
+        known
     }
 
     fn register_waiting(&self, id: String) -> Result<Waiting<'_>, SendError> {
@@ -140,7 +160,10 @@ impl Link {
             summary.affected = summary.affected.saturating_add(reply.affected);
             let bytes = reply.data.as_ref().map_or(0, |data| data.get().len());
             let has_room = summary.lists_bytes + bytes <= MAX_LISTS_BYTES;
-            summary.complete += u64::from(reply.complete && has_room);
+            if reply.complete && has_room {
+                summary.complete += 1;
+                summary.nodes.extend(reply.node);
+            }
             if has_room {
                 summary.lists_bytes += bytes;
                 summary.lists.extend(reply.data);

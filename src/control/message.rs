@@ -39,6 +39,9 @@ pub(super) struct Reply {
     pub affected: u64,
     /// Whether all threads of that node have answered.
     pub complete: bool,
+    /// The node that replies; `None` if it is of an earlier version.
+    #[serde(default)]
+    pub node: Option<String>,
     /// The answer to a command for a list.
     pub data: Option<Box<RawValue>>,
 }
@@ -133,12 +136,14 @@ impl Reply {
             id: &'a str,
             affected: u64,
             complete: bool,
+            node: Option<&'a str>,
             #[serde(skip_serializing_if = "Option::is_none")]
             data: Option<&'a RawValue>,
         }
-        let Self { id, affected, complete, data } = self;
-        let data = data.as_deref();
-        let message = Message { v: VERSION, id, affected: *affected, complete: *complete, data };
+        let Self { id, affected, complete, node, data } = self;
+        let (node, data) = (node.as_deref(), data.as_deref());
+        let (affected, complete) = (*affected, *complete);
+        let message = Message { v: VERSION, id, affected, complete, node, data };
         serde_json::to_string(&message).expect("texts, numbers and JSON serialize")
     }
 

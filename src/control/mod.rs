@@ -27,8 +27,8 @@ pub use command::{
 pub use debug::MAX_DEBUG_SECONDS;
 pub use debug::{DebugCommand, DebugFields, InvalidDebug};
 pub use explain::{
-    ChannelPosition, Concerning, ConnectionDetails, Details, ErrorRow, GenerationRow, InboxStatus,
-    LocalLimitStatus, QueueStatus,
+    Concerning, ConnectionDetails, Details, ErrorRow, GenerationRow, InboxStatus, LocalLimitStatus,
+    QueueStatus,
 };
 pub use listing::{ChannelRow, Channels, ConnectionRow, Connections, ListPart, Listing, truncate};
 pub use part::{Gathering, Part};
@@ -41,7 +41,7 @@ use crate::config::RedisUrl;
 use crate::protocol::ChannelName;
 use crate::redis_link::Needs;
 use crate::shutdown::Shutdown;
-use link::Link;
+use link::{Link, Sent};
 use listing::ListRow;
 
 /// How long a node that stops tries to tell the others.
@@ -72,6 +72,10 @@ pub struct Listed<R> {
     pub part: Part<R>,
     /// `affected` is the number of all matching rows of [`Details`], 0 otherwise.
     pub reached: Reached,
+    /// The nodes whose rows are missing, as far as they are known.
+    pub missing: Vec<String>,
+    /// Whether only this node was asked, because the engine is unavailable.
+    pub is_local: bool,
 }
 
 /// Why a command was not sent, or its result is unknown.
@@ -127,7 +131,7 @@ impl Control {
                 let answered = u64::from(result.complete);
                 Ok(Reached { affected: result.affected, answered, asked: 1 })
             }
-            Engine::Redis(link, _) => link.send(command).await.map(|(reached, _)| reached),
+            Engine::Redis(link, _) => link.send(command).await.map(|sent| sent.reached),
         }
     }
 
@@ -144,40 +148,48 @@ impl Control {
         self.rows(Listing::Channels(query)).await
     }
 
-    /// Describes the target's connections on every node. Waits as long as [`Control::send`].
+    /// Describes the target's connections on every node. Waits as long as [`Control::send`]. If the engine is
+    /// unavailable, those of this node are described.
     pub async fn details(&self, query: Details) -> Result<Listed<ConnectionDetails>, SendError> {
-        self.rows(Listing::Details(query)).await
+        self.rows_or_own(Listing::Details(query)).await
     }
 
-    /// Lists the replies in progress on every node. Waits as long as [`Control::send`].
+    /// Lists the replies in progress on every node, or this one, as [`Control::details`].
     pub async fn generations(&self, query: Concerning) -> Result<Listed<GenerationRow>, SendError> {
-        self.rows(Listing::Generations(query)).await
+        self.rows_or_own(Listing::Generations(query)).await
     }
 
-    /// Lists the recent errors of every node. Waits as long as [`Control::send`].
+    /// Lists the recent errors of every node, or this one, as [`Control::details`].
     pub async fn errors(&self, query: Concerning) -> Result<Listed<ErrorRow>, SendError> {
-        self.rows(Listing::Errors(query)).await
+        self.rows_or_own(Listing::Errors(query)).await
+    }
+
+    async fn rows_or_own<R: ListRow>(&self, listing: Listing) -> Result<Listed<R>, SendError> {
+        match (self.rows(listing.clone()).await, &self.0) {
+            (Err(SendError::EngineUnavailable), Engine::Redis(link, threads)) => {
+                let (part, mut reached) = own_rows(threads, listing).await;
+                let missing = link.known_without(std::slice::from_ref(&link.node));
+                reached.asked += missing.len() as u64;
+                Ok(Listed { part, reached, missing, is_local: true })
+            }
+            (listed, _) => listed,
+        }
     }
 
     async fn rows<R: ListRow>(&self, listing: Listing) -> Result<Listed<R>, SendError> {
-        let (part, reached) = self.list(listing).await?;
-        Ok(Listed { part: R::part(part).unwrap_or_default(), reached })
-    }
-
-    async fn list(&self, listing: Listing) -> Result<(ListPart, Reached), SendError> {
         match &self.0 {
             Engine::Memory(threads) => {
-                let result = threads.execute(NodeCommand::List(listing.clone())).await;
-                let answered = u64::from(result.complete);
-                let reached = Reached { affected: result.affected, answered, asked: 1 };
-                Ok((result.list.unwrap_or_else(|| listing.empty()), reached))
+                let (part, reached) = own_rows(threads, listing).await;
+                Ok(Listed { part, reached, missing: Vec::new(), is_local: false })
             }
             Engine::Redis(link, _) => {
-                let (mut reached, lists) = link.send(NodeCommand::List(listing.clone())).await?;
+                let Sent { mut reached, lists, missing } =
+                    link.send(NodeCommand::List(listing.clone())).await?;
                 let count = lists.len();
                 let parts: Vec<_> = lists.iter().filter_map(|data| listing.read(data)).collect();
                 reached.answered = reached.answered.saturating_sub((count - parts.len()) as u64);
-                Ok((listing.merge(parts.into_iter()), reached))
+                let part = R::part(listing.merge(parts.into_iter())).unwrap_or_default();
+                Ok(Listed { part, reached, missing, is_local: false })
             }
         }
     }
@@ -230,4 +242,12 @@ impl Control {
             }
         }
     }
+}
+
+/// The rows of this node alone.
+async fn own_rows<R: ListRow>(threads: &Threads, listing: Listing) -> (Part<R>, Reached) {
+    let result = threads.execute(NodeCommand::List(listing)).await;
+    let answered = u64::from(result.complete);
+    let reached = Reached { affected: result.affected, answered, asked: 1 };
+    (result.list.and_then(R::part).unwrap_or_default(), reached)
 }

@@ -73,6 +73,13 @@ impl Nodes {
         self.has_left.store(true, Ordering::Release);
     }
 
+    /// The nodes that were alive within the last minute, as far as this one knows.
+    pub fn known(&self) -> Vec<String> {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.retain(|_, last| last.elapsed() < LIFETIME);
+        seen.keys().cloned().collect()
+    }
+
     fn count(&self, listed: Vec<(String, u64)>, now: Instant) -> u64 {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         for (node, age) in listed {

@@ -171,7 +171,8 @@ impl Executor {
             if result.complete { CommandOutcome::Done } else { CommandOutcome::Incomplete };
         command_received(outcome);
         let data = result.list.as_ref().map(ListPart::to_json);
-        let reply = Reply { id, affected: result.affected, complete: result.complete, data };
+        let node = Some(self.link.node.clone());
+        let reply = Reply { id, affected: result.affected, complete: result.complete, node, data };
         let Ok(channel) = self.link.replies_channel(&from) else { return };
         if let Some(sender) = self.link.sender.load_full() {
             // Without the reply, the sender counts this node as one that did not answer.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::broker::History;
 use crate::limits::MemoryBudget;
+use crate::upstream::kept_bytes;
 
 /// The interval of the checks. Threads measure at least as often.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -16,6 +17,6 @@ pub(super) async fn check(
 ) {
     loop {
         tokio::time::sleep(INTERVAL).await;
-        budget.check(histories.memory_bytes(), intake_bytes());
+        budget.check(histories.memory_bytes(), intake_bytes(), kept_bytes());
     }
 }

@@ -17,7 +17,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::protocol::{ChannelName, CloseReason};
+use crate::protocol::{ChannelName, CloseReason, Position};
 use crate::socket::{Delivery, Socket};
 use crate::telemetry;
 use pass::{LapEnd, Pass};
@@ -74,6 +74,8 @@ struct Channel {
     sockets: Vec<Rc<Socket>>,
     /// What some of the sockets have not had yet. While it is `None` all have the same cursor.
     pass: Option<Box<Pass>>,
+    /// The last publication with a position that every socket has had, of those that are not in the pass any more.
+    last: Option<Position>,
 }
 
 impl HubPart {
@@ -82,10 +84,11 @@ impl HubPart {
         let mut state = self.0.borrow_mut();
         let found = match state.channels.get_mut(channel) {
             Some(found) => found,
-            None => state
-                .channels
-                .entry(channel.clone())
-                .or_insert_with(|| Channel { sockets: Vec::with_capacity(1), pass: None }),
+            None => state.channels.entry(channel.clone()).or_insert_with(|| Channel {
+                sockets: Vec::with_capacity(1),
+                pass: None,
+                last: None,
+            }),
         };
         let cursor = match (&found.pass, found.sockets.first()) {
             (Some(pass), _) => pass.end_cursor(),
@@ -133,7 +136,7 @@ impl HubPart {
         let mut state = self.0.borrow_mut();
         let State { channels, busy, waiting, spare, .. } = &mut *state;
         let Some(found) = channels.get_mut(&channel) else { return };
-        let Channel { sockets, pass } = found;
+        let Channel { sockets, pass, .. } = found;
         if pass.is_none() {
             let Some(first) = sockets.first() else { return };
             let mut next = spare.pop().unwrap_or_default();
@@ -165,12 +168,14 @@ impl HubPart {
         let Some(name) = busy.pop_front() else { return Turn::default() };
         // A channel that has lost its last socket has no pass any more.
         let Some(channel) = channels.get_mut(&name) else { return Turn::default() };
-        let Channel { sockets, pass: Some(pass) } = channel else { return Turn::default() };
+        let Channel { sockets, pass: Some(pass), last } = channel else { return Turn::default() };
         let mut turn = pass.visit(sockets, joined);
-        let Some(LapEnd { publications, bytes, oldest, counts, is_last }) = pass.end_lap() else {
+        let Some(ended) = pass.end_lap() else {
             busy.push_back(name);
             return turn;
         };
+        let LapEnd { publications, bytes, oldest, counts, is_last, position } = ended;
+        *last = position.or(*last);
         waiting.remove(publications, bytes);
         turn.latency = oldest.map(|oldest| oldest.elapsed());
         turn.repeats = !is_last;
@@ -188,6 +193,15 @@ impl HubPart {
             busy.push_back(name);
         }
         turn
+    }
+
+    /// The last publication with a position that was handed to `socket`, which is in `channel`, or to the sockets that it
+    /// has joined; `None` if there was none since the first of them came.
+    pub fn last_position(&self, channel: &ChannelName, socket: &Socket) -> Option<Position> {
+        let state = self.0.borrow();
+        let Channel { pass, last, .. } = state.channels.get(channel)?;
+        let cursor = socket.hub_place.get().cursor;
+        pass.as_ref().and_then(|pass| pass.last_position(cursor)).or(*last)
     }
 
     /// Closes every open socket of `channel`.

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::Turn;
-use crate::protocol::CloseReason;
+use crate::protocol::{CloseReason, Position};
 use crate::socket::{Delivery, HubPlace, Socket};
 
 /// A visit hands one socket at most this many publications, and this many bytes if they are several. So it fits into
@@ -63,6 +63,8 @@ pub(super) struct LapEnd {
     pub counts: Counts,
     /// Whether all sockets have had everything.
     pub is_last: bool,
+    /// The position of the last of those that all sockets have had now, if any of them has one.
+    pub position: Option<Position>,
 }
 
 /// Sets where `socket` is in its channel's list, and the number of the next publication that it gets.
@@ -175,13 +177,19 @@ impl Pass {
         let all = self.publications.len();
         let done = if is_last { all } else { self.reached.min(all) };
         let oldest = self.received.first().copied().filter(|_| done > 0);
+        let position = last_position(&self.publications[..done]);
         let bytes = self.publications.drain(..done).map(|one| one.frame.len()).sum();
         self.received.drain(..done);
         self.bytes -= bytes;
         self.first = self.first.wrapping_add(done as u32);
         (self.end, self.again, self.visited, self.reached) = (self.again, 0, 0, usize::MAX);
         let counts = std::mem::take(&mut self.counts);
-        Some(LapEnd { publications: done, bytes, oldest, counts, is_last })
+        Some(LapEnd { publications: done, bytes, oldest, counts, is_last, position })
+    }
+
+    /// The position of the last publication before `cursor` that has one.
+    pub fn last_position(&self, cursor: u32) -> Option<Position> {
+        last_position(&self.publications[..cursor.wrapping_sub(self.first) as usize])
     }
 
     /// The end of the range from `from` whose frames fit into one write. It is empty only at the end.
@@ -202,6 +210,10 @@ impl Counts {
         let count = if delivered { &mut self.deliveries } else { &mut self.drops };
         *count += publications as u64;
     }
+}
+
+fn last_position(publications: &[Delivery]) -> Option<Position> {
+    publications.iter().rev().find_map(|one| one.position)
 }
 
 /// Joins the frames of several publications. A single frame needs no copy.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use super::pass::{MAX_JOINED, MAX_JOINED_BYTES, SOCKETS_PER_TURN};
 use super::*;
 use crate::config::SendQueue;
+use crate::protocol::{Epoch, Position};
 use crate::socket::{ByteStream, frame};
 
 /// A stream takes everything that a test writes.
@@ -145,6 +146,35 @@ fn a_socket_gets_what_is_queued_after_it_has_joined() {
     queue(&hub, &name, [4]);
     finish(&hub);
     assert_eq!((late.received(), later.received()), (vec![4], vec![4]));
+}
+
+#[test]
+fn the_last_position_is_that_of_each_socket() {
+    let hub = HubPart::default();
+    let name = channel("large");
+    let members: Vec<_> =
+        (0..2 * SOCKETS_PER_TURN).map(|_| Member::join(&hub, &name, QUEUE)).collect();
+    let at = |offset| Some(Position { epoch: Epoch::new(1).unwrap(), offset });
+    let publish = |position| {
+        let frame = frame::text("1");
+        hub.queue(name.clone(), Delivery { frame, position }, Instant::now());
+    };
+    let last = |member: usize| hub.last_position(&name, &members[member].socket);
+    let (first, second) = (0, SOCKETS_PER_TURN);
+    publish(None);
+    finish(&hub);
+    assert_eq!(last(first), None);
+    publish(at(1));
+    hub.take_turn();
+    assert_eq!((last(first), last(second)), (at(1), None));
+    publish(at(2));
+    publish(None);
+    hub.take_turn();
+    assert_eq!((last(first), last(second)), (at(1), at(2)));
+    finish(&hub);
+    assert_eq!((last(first), last(second)), (at(2), at(2)));
+    let late = Member::join(&hub, &name, QUEUE);
+    assert_eq!(hub.last_position(&name, &late.socket), at(2), "where it begins");
 }
 
 #[test]

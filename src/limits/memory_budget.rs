@@ -1,7 +1,7 @@
 //! The memory budget of the node (`[server] max_memory`): what clients and their messages take together.
 //!
 //! Nothing is counted per delivery. Each thread measures what its connections hold in the rounds of its timers, at
-//! least once a second, and the histories and the broker's intake are measured as often. Beyond the budget the thread
+//! least once a second, and the histories, the broker's intake and what `on_complete` keeps are measured as often. Beyond the budget the thread
 //! with the largest send queue closes it, and so on until the rest fits. If it still does not fit, new connections are
 //! refused, until a tenth of the budget is free: only those of the networks whose messages take more than a quarter of
 //! it, if it would fit without what they hold beyond that. Their connections with the largest messages are closed.
@@ -100,9 +100,9 @@ impl MemoryBudget {
     }
 
     /// Sums up all measurements, and decides whether new connections are refused. To be called about once a second
-    /// with the size of the histories and of the publications that wait to be delivered.
-    pub fn check(&self, histories: usize, intake: usize) {
-        self.0.of_node.store(histories + intake, Relaxed);
+    /// with the size of the histories, of the publications that wait to be delivered, and of what is kept of replies.
+    pub fn check(&self, histories: usize, intake: usize, replies: usize) {
+        self.0.of_node.store(histories + intake + replies, Relaxed);
         let sum = |part: fn(&ThreadMemory) -> &AtomicUsize| -> usize {
             self.0.threads.iter().map(|thread| part(thread).load(Relaxed)).sum()
         };
@@ -112,6 +112,7 @@ impl MemoryBudget {
             (MemoryPart::InProgress, sum(|thread| &thread.in_progress)),
             (MemoryPart::Histories, histories),
             (MemoryPart::Intake, intake),
+            (MemoryPart::Replies, replies),
         ] {
             telemetry::process::memory_measured(part, bytes);
         }

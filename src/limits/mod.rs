@@ -11,6 +11,7 @@ mod claim;
 mod client_memory;
 mod connections;
 mod demand;
+mod late_charges;
 mod lease_key;
 mod leases;
 mod memory;

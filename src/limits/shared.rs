@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::bucket::Gcra;
 use super::demand::Demand;
+use super::late_charges::{Charge, LateCharges};
 use super::memory::MemoryLimits;
 use super::redis::{HeldLease, RedisLimits, UsedLimit};
 use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, Turn, UserLimit, Verdict};
@@ -25,6 +26,7 @@ pub struct SharedLimits(Arc<Inner>);
 struct Inner {
     prefix: Box<str>,
     engine: Engine,
+    late: LateCharges,
 }
 
 enum Engine {
@@ -35,13 +37,14 @@ enum Engine {
 impl SharedLimits {
     pub fn memory() -> Self {
         let engine = Engine::Memory(MemoryLimits::new());
-        Self(Arc::new(Inner { prefix: "".into(), engine }))
+        Self(Arc::new(Inner { prefix: "".into(), engine, late: LateCharges::default() }))
     }
 
     /// `key_prefix` is `[engine.redis] key_prefix`.
     pub fn redis(commands: Commands, key_prefix: &str) -> Self {
         let engine = Engine::Redis(RedisLimits::new(commands));
-        Self(Arc::new(Inner { prefix: key_prefix.into(), engine }))
+        let late = LateCharges::default();
+        Self(Arc::new(Inner { prefix: key_prefix.into(), engine, late }))
     }
 
     /// Counts one action of `user` against `rate`, which is the `limit` of the route with the path pattern `route`.
@@ -71,7 +74,7 @@ impl SharedLimits {
         record(USAGE, route, user, verdict)
     }
 
-    /// Counts what a reply to `user` took, even if less is left.
+    /// Counts what a reply to `user` took, even if less is left. If the engine is unavailable, it is tried again later.
     pub async fn charge_usage(
         &self,
         tokens: u64,
@@ -79,10 +82,20 @@ impl SharedLimits {
         params: &Params,
         user: &str,
         rate: &UserRate,
-    ) -> Result<(), EngineUnavailable> {
-        let demand = Demand::charge(tokens.min(MOST_TOKENS));
-        let verdict = self.demand(demand, USAGE, route, params, user, rate).await;
-        record(USAGE, route, user, verdict).map(|_| ())
+    ) {
+        let (route, user) = (route.into(), user.into());
+        let charge = Charge { tokens, route, params: params.clone(), user, rate: rate.clone() };
+        let charged = self.try_charge(&charge).await;
+        // A charge is never refused.
+        if record(USAGE, &charge.route, &charge.user, charged).is_err() {
+            self.0.late.add(self, charge);
+        }
+    }
+
+    pub(super) async fn try_charge(&self, charge: &Charge) -> Result<Verdict, EngineUnavailable> {
+        let Charge { tokens, route, params, user, rate } = charge;
+        let demand = Demand::charge((*tokens).min(MOST_TOKENS));
+        self.demand(demand, USAGE, route, params, user, rate).await
     }
 
     async fn demand(
@@ -168,8 +181,15 @@ impl SharedLimits {
         format!("{}{kind}:{}:{route}:{user}", self.0.prefix, limit.label())
     }
 
-    /// The key of `limit` of `user` on `route`; `None` if it depends on a connection's path.
-    fn key_of(&self, limit: UserLimit<'_>, route: &str, user: &str) -> Option<String> {
+    /// The key of `limit` of `user` on `route`; `None` if it contains parameters of a connection's path that `params`
+    /// does not have.
+    fn key_of(
+        &self,
+        limit: UserLimit<'_>,
+        route: &str,
+        params: &Params,
+        user: &str,
+    ) -> Option<String> {
         match limit {
             UserLimit::Rate(name, UserRate::Bucket(_)) => {
                 Some(self.own_key("limit", name, route, user))
@@ -178,24 +198,24 @@ impl SharedLimits {
                 Some(self.own_key("window", name, route, user))
             }
             UserLimit::Rate(_, UserRate::Window(FixedWindow { key: Some(key), .. })) => {
-                let is_by_user = key.names().all(|name| name == "user_id");
-                let params = &Params::default();
+                let is_known = limit.params().all(|name| params.get(name).is_some());
                 let context = TemplateContext { params, user_id: &user, channel: None };
-                is_by_user.then(|| key.fill(context))
+                is_known.then(|| key.fill(context))
             }
             UserLimit::Leases(kind, _) => Some(self.lease_key(LeaseKey { kind, route, user })),
         }
     }
 
     /// The status of `limit` of `user` on the route with the path pattern `route`; `None` if its key contains
-    /// parameters of a connection's path.
+    /// parameters of a connection's path that `params` does not have.
     pub async fn status(
         &self,
         limit: UserLimit<'_>,
         route: &str,
+        params: &Params,
         user: &str,
     ) -> Result<Option<LimitStatus>, EngineUnavailable> {
-        let Some(key) = self.key_of(limit, route, user) else { return Ok(None) };
+        let Some(key) = self.key_of(limit, route, params, user) else { return Ok(None) };
         Ok(Some(match limit {
             UserLimit::Rate(name, UserRate::Bucket(rate)) => {
                 let reset_after = match &self.0.engine {
@@ -228,7 +248,9 @@ impl SharedLimits {
         route: &str,
         user: &str,
     ) -> Result<Option<bool>, EngineUnavailable> {
-        let Some(key) = self.key_of(limit, route, user) else { return Ok(None) };
+        let Some(key) = self.key_of(limit, route, &Params::default(), user) else {
+            return Ok(None);
+        };
         match &self.0.engine {
             Engine::Memory(limits) => Ok(Some(limits.reset(&key))),
             Engine::Redis(limits) => limits.reset(&key).await.map(Some),

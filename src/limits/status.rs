@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{LeaseKind, LimitName};
-use crate::config::{RouteLimits, UserRate};
-use crate::protocol::label_enum;
+use crate::config::{FixedWindow, RouteLimits, UserRate};
+use crate::protocol::{Params, label_enum};
 
 /// The status of one limit of one user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +70,21 @@ impl<'a> UserLimit<'a> {
             Self::Rate(name, _) => *name,
             Self::Leases(kind, _) => kind.limit(),
         }
+    }
+
+    /// The names of the path parameters by which it is counted.
+    pub fn params(&self) -> impl Iterator<Item = &'a str> {
+        let key = match self {
+            Self::Rate(_, UserRate::Window(FixedWindow { key, .. })) => key.as_ref(),
+            _ => None,
+        };
+        key.into_iter().flat_map(|key| key.names()).filter(|name| *name != "user_id")
+    }
+
+    /// The path parameters by which the limits of a route are counted.
+    pub fn params_of(limits: &RouteLimits, params: &Params) -> Params {
+        let names: Vec<_> = UserLimit::of(limits).iter().flat_map(UserLimit::params).collect();
+        params.only(|name| names.contains(&name))
     }
 
     pub fn kind(&self) -> LimitKind {

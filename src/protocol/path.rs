@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use percent_encoding::percent_decode_str;
@@ -29,6 +30,16 @@ impl Params {
         self.values.iter().map(|(key, value)| (&**key, &**value))
     }
 
+    /// Returns the parameters for whose names `is_wanted` returns true, without the encoded form of the rest.
+    pub fn only(&self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        let values = self.values.iter().filter(|(name, _)| is_wanted(name)).cloned();
+        Self { values: values.collect(), rest: None }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.values.is_empty()
+    }
+
     /// Returns the name of the rest of the path; `None` = the route's path ends with a segment.
     pub(super) fn rest_name(&self) -> Option<&str> {
         self.rest.as_ref().and(self.values.last()).map(|(name, _)| &**name)
@@ -44,6 +55,14 @@ impl Params {
 impl serde::Serialize for Params {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.iter())
+    }
+}
+
+/// In the order of their names, and without the encoded form of the rest.
+impl<'de> serde::Deserialize<'de> for Params {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let values = BTreeMap::<Box<str>, Box<str>>::deserialize(deserializer)?;
+        Ok(Self { values: values.into_iter().collect(), rest: None })
     }
 }
 

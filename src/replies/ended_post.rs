@@ -1,35 +1,41 @@
 //! What is posted of a reply that has ended, to the URL of `on_complete`.
 
 use std::cell::{Cell, OnceCell};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::Sender;
 use super::message::MessageContext;
 use crate::clock;
-use crate::config::Route;
-use crate::protocol::{ChannelName, ConnectionId, ErrorCode, EventName, Params, RequestId, UserId};
+use crate::config::Include;
+use crate::generations::PostRecord;
+use crate::protocol::{ChannelName, ErrorCode, EventName};
 use crate::shutdown::Shutdown;
 use crate::telemetry::replies::GenerationEnd;
 use crate::upstream::{
-    EndedReply, EndedReplyError, EndedReplyUser, ReplyOutcome, ReplyPoster, ReplySummary, Timings,
+    Collected, EndedReply, EndedReplyError, EndedReplyUser, KeptShare, ReplyOutcome, ReplyPoster,
+    ReplySummary, Timings,
 };
 
-/// The most bytes of text that are posted, and as many of tool calls.
+/// The most bytes of text that are posted, and as many of thoughts and of tool calls.
 pub(super) const MAX_POSTED_BYTES: usize = 1024 * 1024;
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// A reply that is posted when it has ended.
 pub(super) struct Post {
     poster: ReplyPoster,
-    route: Arc<Route>,
-    params: Arc<Params>,
-    user_id: Option<UserId>,
-    username: Option<Box<str>>,
-    connection_id: ConnectionId,
-    request_id: RequestId,
-    message_id: Box<str>,
+    /// The path pattern.
+    route: Box<str>,
+    record: Box<PostRecord>,
+    /// The client's object, if it is posted, and its share of what is kept.
+    message: Option<(Box<RawValue>, KeptShare)>,
+    /// Whether the client's object had no room.
+    is_message_cut: bool,
     received_at: Instant,
     first_event_at: Cell<Option<Instant>>,
     end: OnceCell<TerminalEvent>,
@@ -78,20 +84,58 @@ impl Post {
         message_id: &str,
         context: &MessageContext,
     ) -> Self {
-        Self {
-            poster,
-            route: Arc::clone(&sender.route),
-            params: Arc::clone(&sender.params),
+        let received = clock::since_unix_epoch().saturating_sub(context.received_at.elapsed());
+        let record = Box::new(PostRecord {
+            upstream: sender.upstream().to_owned(),
+            message_id: message_id.to_owned(),
             user_id: sender.user_id.clone(),
             username: sender.username.clone(),
+            params: (*sender.params).clone(),
             connection_id: sender.connection_id,
-            request_id: sender.request_id.clone(),
-            message_id: message_id.into(),
-            received_at: context.received_at,
+            request_id: sender.request_id.to_string(),
+            received_ms: millis(received),
+        });
+        Self::of_record(poster, sender.route.path.as_str(), record, context.received_at)
+    }
+
+    /// The post of a reply that another node has begun.
+    pub fn of_record(
+        poster: ReplyPoster,
+        route: &str,
+        record: Box<PostRecord>,
+        received_at: Instant,
+    ) -> Self {
+        Self {
+            poster,
+            route: route.into(),
+            record,
+            message: None,
+            is_message_cut: false,
+            received_at,
             first_event_at: Cell::new(None),
             end: OnceCell::new(),
             is_timed_out: Cell::new(false),
         }
+    }
+
+    /// Keeps the client's object, if it is to be posted and has room.
+    pub fn with_message(mut self, data: &RawValue) -> Self {
+        if self.poster.includes(Include::Message) {
+            let share = self.poster.keep(data.get().len());
+            self.is_message_cut = share.is_none();
+            self.message = share.map(|share| (data.to_owned(), share));
+        }
+        self
+    }
+
+    /// What another node needs to post the reply.
+    pub fn record(&self) -> Box<PostRecord> {
+        self.record.clone()
+    }
+
+    /// What is collected of the reply.
+    pub fn collected(&self) -> Collected {
+        self.poster.collected(MAX_POSTED_BYTES)
     }
 
     pub fn begin(&self, now: Instant) {
@@ -131,26 +175,29 @@ impl Post {
             }),
             upstream_code: terminal.upstream_code.as_deref(),
         });
+        let record = &*self.record;
         let own_reason = terminal.finish_reason.as_deref();
         let reply = EndedReply {
             task_id,
-            message_id: &self.message_id,
-            upstream: self.route.upstream.as_deref().unwrap_or_default(),
-            route: self.route.path.as_str(),
+            message_id: &record.message_id,
+            upstream: &record.upstream,
+            route: &self.route,
             channel: channel.as_str(),
-            params: &self.params,
-            user: self.user_id.as_ref().map(|id| {
-                let name = self.username.as_deref();
+            params: &record.params,
+            user: record.user_id.as_ref().map(|id| {
+                let name = record.username.as_deref();
                 EndedReplyUser { id, name }
             }),
-            connection_id: self.connection_id,
-            request_id: &self.request_id,
+            connection_id: record.connection_id,
+            request_id: &record.request_id,
             outcome,
             finish_reason: summary.finish_reason.map(|reason| reason.label()).or(own_reason),
             error,
             text: summary.text(),
+            reasoning: self.poster.includes(Include::Reasoning).then(|| summary.reasoning()),
+            message: self.message.as_ref().map(|(message, _)| &**message),
             tool_calls: summary.ended_tool_calls(),
-            truncated: summary.is_cut,
+            truncated: summary.is_cut || self.is_message_cut,
             usage: summary.ended_usage(),
             timings: self.timings(),
         };
@@ -179,7 +226,6 @@ impl Post {
     fn timings(&self) -> Timings {
         let duration = self.received_at.elapsed();
         let now = clock::since_unix_epoch();
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let first = self.first_event_at.get();
         Timings {
             received_at: clock::to_rfc3339(now.saturating_sub(duration)),

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Replies;
+use super::ended_post::Post;
 use super::history_mark::HistoryMark;
 use super::message::MessageContext;
-use super::past_end::EndSearch;
 use super::reply_publisher::ReplyPublisher;
 use super::worker_reply::{ReplyMonitor, WorkerReply, unix_ms};
 use crate::config::Route;
@@ -19,6 +19,13 @@ use crate::limits::{Lease, LeaseKey, LeaseKind};
 use crate::protocol::{ErrorCode, ErrorEvent};
 use crate::telemetry::replies::{GenerationEnd, ReplySpans, ReplyTiming};
 use crate::telemetry::route::RouteMetrics;
+
+/// The error of a reply that a dead node streamed.
+const LOST: &str = "the gateway node that relayed the reply has failed";
+
+/// The error that is posted of a reply whose end clients have got, and the history has not.
+const UNKNOWN_END: &str =
+    "the gateway node that relayed the reply has failed; how it ended is not known";
 
 /// Takes over replies of dead nodes until this node drains. One thread of a node is enough.
 pub async fn run_failover(replies: Rc<Replies>) {
@@ -141,25 +148,58 @@ async fn report_lost(
 ) {
     let Claimed { task, cancelled: is_cancelled, record } = claimed;
     let publisher = ReplyPublisher::new(&replies.services.publisher, &task);
+    let post = adopted_post(&replies, &record);
+    let past = replies.reply_in_history(&task, post.as_ref().map(Post::collected)).await;
     // Its node may have published the terminal event before it died.
-    let (is_over, end) = if replies.has_ended_in_history(&task, EndSearch::NamedOnly).await {
+    let (is_over, end) = if past.has_ended {
         (true, GenerationEnd::Completed)
     } else if is_cancelled {
         (publisher.publish_cancelled(None).await.is_ok(), GenerationEnd::Cancelled)
     } else {
-        let text = "the gateway node that relayed the reply has failed";
-        let lost = ErrorEvent::new(ErrorCode::WorkerLost, text).task_id(&task.id).to_json();
-        (publisher.publish_terminal(lost.into()).await.is_ok(), GenerationEnd::WorkerLost)
+        let lost = ErrorEvent::new(ErrorCode::WorkerLost, LOST).task_id(&task.id).to_json();
+        let published = publisher.publish_terminal(lost.clone().into()).await.is_ok();
+        if let Some(post) = &post {
+            post.set_end(lost.as_bytes());
+        }
+        (published, GenerationEnd::WorkerLost)
     };
     // If it cannot be published, the lease of this claim expires and a node takes the reply over again.
     drop(leases);
-    if is_over {
-        HistoryMark::adopt(&replies.history, task.clone()).remove().await;
-        replies.services.generations.ledger.mark_lost(&task);
-        if let Some(route) = route {
-            let received_at = received_at(&route, &record);
-            let metrics = &RouteMetrics::of(&route.path).replies;
-            metrics.ended(&task.channel, end, None, received_at, &task.id);
-        }
+    if !is_over {
+        return;
     }
+    if let Some(post) = post {
+        // Its node may have posted it, or may yet do so: both have the same key.
+        if let Some(json) = &past.terminal {
+            post.set_end(json);
+        }
+        let is_unknown = past.has_ended && past.terminal.is_none();
+        let end = if is_unknown {
+            let unknown = ErrorEvent::new(ErrorCode::WorkerLost, UNKNOWN_END).task_id(&task.id);
+            post.set_end(unknown.to_json().as_bytes());
+            GenerationEnd::WorkerLost
+        } else {
+            end
+        };
+        let shutdown = &replies.services.shutdown;
+        let stops_after = replies.config().config.shutdown.abandon_posts_after();
+        post.send(&task.id, &task.channel, end, &past.summary, shutdown, stops_after);
+    }
+    HistoryMark::adopt(&replies.history, task.clone()).remove().await;
+    replies.services.generations.ledger.mark_lost(&task);
+    if let Some(route) = route {
+        let received_at = received_at(&route, &record);
+        let metrics = &RouteMetrics::of(&route.path).replies;
+        metrics.ended(&task.channel, end, None, received_at, &task.id);
+    }
+}
+
+/// The post of a reply that a dead node streamed, if this node posts the replies of its upstream.
+fn adopted_post(replies: &Replies, record: &GenerationRecord) -> Option<Post> {
+    let posted = record.post.as_ref()?;
+    let poster = replies.config().upstreams.reply_poster(&posted.upstream)?;
+    let age = unix_ms(Duration::ZERO).saturating_sub(posted.received_ms);
+    let now = Instant::now();
+    let received_at = now.checked_sub(Duration::from_millis(age)).unwrap_or(now);
+    Some(Post::of_record(poster, &record.route, posted.clone(), received_at))
 }

@@ -16,6 +16,8 @@ pub(super) struct HistoryMark {
     is_set: Cell<bool>,
     /// Whether the engine has confirmed it.
     is_confirmed: Cell<bool>,
+    /// The mark of the same generation under the id that it had before, until this one replaces it.
+    replaced: Option<Box<HistoryMark>>,
 }
 
 impl HistoryMark {
@@ -26,7 +28,17 @@ impl HistoryMark {
             task,
             is_set: Cell::new(false),
             is_confirmed: Cell::new(false),
+            replaced: None,
         }
+    }
+
+    /// The mark of the same generation as `task`, which is what the upstream calls it. It is not set yet. Setting it
+    /// replaces this one in one step: at no time do two marks count as two generations, whose events without a task id
+    /// belong to neither, and a client that connects sees what was published before the upstream answered.
+    pub fn named(self, task: Task) -> Self {
+        let mut named = Self::new(&self.history, task);
+        named.replaced = Some(Box::new(self));
+        named
     }
 
     /// The mark of a generation that began on another node.
@@ -47,8 +59,14 @@ impl HistoryMark {
             return;
         }
         self.is_set.set(true);
-        let set = self.history.record_generation_start(&self.task.channel, &self.task.id).await;
+        let Task { channel, id } = &self.task;
+        let replaced = self.replaced.as_ref();
+        let replaced_id = replaced.map(|mark| &*mark.task.id);
+        let set = self.history.record_generation_start(channel, id, replaced_id).await;
         self.is_confirmed.set(set.is_ok());
+        if let (Ok(()), Some(mark)) = (set, replaced) {
+            mark.is_set.set(false);
+        }
     }
 
     /// Removes the mark, and returns once that is done.

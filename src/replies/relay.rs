@@ -144,7 +144,7 @@ impl Replies {
         sender.route_metrics.messages.queued(sender.log_fields(), Some(&task_id));
         let mark = match *mark.task().id == *task_id {
             true => mark,
-            false => HistoryMark::new(&self.history, sender.task(&task_id)),
+            false => mark.named(sender.task(&task_id)),
         };
         let context =
             |span| MessageContext { received_at, spans: ReplySpans::start(span, &task_id) };
@@ -155,7 +155,7 @@ impl Replies {
                 self.publish_reply(
                     sender,
                     RelayedMessage { mark, lease, turn, task, context },
-                    &message.message_id,
+                    (&message.message_id, &message.data),
                     *reply,
                 );
             }

@@ -9,6 +9,7 @@ use super::Sender;
 use super::ended_post::Post;
 use super::user_limits::usage_key;
 use crate::config::Route;
+use crate::generations::PostRecord;
 use crate::limits::SharedLimits;
 use crate::protocol::{ChannelName, Params, SenderKey};
 use crate::shutdown::Shutdown;
@@ -42,6 +43,11 @@ impl ReplyRecord {
 
     pub fn with_post(self, post: Post) -> Self {
         Self { post: Some(post), ..self }
+    }
+
+    /// What another node needs to post the reply; `None` = it is not posted.
+    pub fn post_record(&self) -> Option<Box<PostRecord>> {
+        self.post.as_ref().map(Post::record)
     }
 
     /// The first event of the reply was published at this instant, or one after it.
@@ -85,7 +91,8 @@ impl ReplyRecord {
         let _ = self.summary.set(summary);
     }
 
-    /// Charges the reply to its user, once, by what is known of its usage. If the engine is unavailable, it is not charged.
+    /// Charges the reply to its user, once, by what is known of its usage. If the engine is unavailable, it
+    /// is charged later.
     pub async fn charge(&self) {
         let Some(rate) = &self.route.limits.usage_per_user else { return };
         let Some(summary) = self.summary.get() else { return };
@@ -94,8 +101,7 @@ impl ReplyRecord {
             return;
         }
         let (path, user) = (self.route.path.as_str(), usage_key(&self.sender));
-        // The failure is counted.
-        let _ = self.limits.charge_usage(tokens, path, &self.params, &user, rate).await;
+        self.limits.charge_usage(tokens, path, &self.params, &user, rate).await;
     }
 
     /// Counts the usage of a reply that has ended, and charges it if this was not done with its terminal event.

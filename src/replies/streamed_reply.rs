@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use serde_json::value::RawValue;
 
 use super::attached::AttachGuard;
-use super::ended_post::{MAX_POSTED_BYTES, Post};
+use super::ended_post::Post;
 use super::history_mark::HistoryMark;
 use super::message::{MessageContext, RelayedMessage};
 use super::reply_publisher::ReplyPublisher;
@@ -18,7 +19,7 @@ use super::worker_reply::generation_record;
 use super::{Replies, Sender};
 use crate::broker::PublishError;
 use crate::config::Route;
-use crate::generations::{Entry, Task, TaskGuard};
+use crate::generations::{Entry, GenerationRecord, Task, TaskGuard};
 use crate::limits::Lease;
 use crate::protocol::{
     ErrorCode, ErrorEvent, EventMembers, EventName, complete, processing_started, with_task_id,
@@ -79,7 +80,7 @@ impl Replies {
         self: &Rc<Self>,
         sender: &Sender,
         message: RelayedMessage,
-        message_id: &str,
+        (message_id, data): (&str, &RawValue),
         mut reply: Reply,
     ) {
         let RelayedMessage { mark, lease, turn, context, .. } = message;
@@ -100,12 +101,16 @@ impl Replies {
         let poster = config.upstreams.reply_poster(sender.upstream());
         let reply_record = match poster {
             Some(poster) => {
-                reply.collect(MAX_POSTED_BYTES);
-                reply_record.with_post(Post::new(poster, sender, message_id, &context))
+                let post = Post::new(poster, sender, message_id, &context).with_message(data);
+                reply.collect(post.collected());
+                reply_record.with_post(post)
             }
             None => reply_record,
         };
-        let record = generation_record(sender, true, lease.as_ref(), turn.as_ref());
+        let record = GenerationRecord {
+            post: reply_record.post_record(),
+            ..generation_record(sender, true, lease.as_ref(), turn.as_ref())
+        };
         let streamed = StreamedReply {
             replies: Rc::clone(self),
             publisher: ReplyPublisher::new(&self.services.publisher, guard.task()),

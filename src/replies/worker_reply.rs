@@ -86,7 +86,8 @@ pub(super) fn generation_record(
     let user_lease = user.zip(lease.map(|lease| lease.holder().to_string()));
     let ends_ms = unix_ms(route.generations.max_duration);
     let turn = turn.map(|turn| turn.holder().to_string());
-    GenerationRecord { route: route.path.as_str().to_owned(), streams, ends_ms, user_lease, turn }
+    let route = route.path.as_str().to_owned();
+    GenerationRecord { route, streams, ends_ms, user_lease, turn, post: None }
 }
 
 /// Milliseconds since the Unix epoch, `later` than now.

@@ -3,13 +3,14 @@
 use std::time::{Duration, Instant};
 
 use super::{Services, Session};
+use crate::broker::Subscription;
 use crate::clock;
 use crate::config;
 use crate::control::{
-    ChannelPosition, Concerning, ConnectionDetails, Details, ErrorRow, Gathering, InboxStatus,
-    LocalLimitStatus, Part, QueueStatus, Target, truncate,
+    Concerning, ConnectionDetails, Details, ErrorRow, Gathering, InboxStatus, LocalLimitStatus,
+    Part, QueueStatus, Target, truncate,
 };
-use crate::limits::LimitStatus;
+use crate::limits::{LimitStatus, UserLimit};
 use crate::telemetry::messages::LocalLimit;
 use crate::telemetry::recent_errors::{self, ErrorScope, RecentError};
 
@@ -81,10 +82,9 @@ impl Session {
         let route = client.route.borrow();
         let left = self.time_left(Instant::now(), unix_now);
         let queue = self.socket.queue();
-        let position = self.socket.began_after().map(|position| ChannelPosition {
-            epoch: position.epoch.to_string().into(),
-            offset: position.offset,
-        });
+        let last = self.subscription.borrow().as_ref().and_then(Subscription::last_position);
+        let is_replaying = self.is_replaying.get();
+        let written = self.socket.written_up_to(last).filter(|_| !is_replaying);
         let config = self.services.config();
         let of_address = self.services.addresses.statuses(self.network(), &config.config);
         ConnectionDetails {
@@ -106,13 +106,15 @@ impl Session {
                 bytes: self.bytes_in_progress() as u64,
                 is_relaying: self.is_relaying(),
             },
-            is_replaying: self.is_replaying.get(),
-            began_after: position,
+            is_replaying,
+            began_after: self.socket.began_after().map(Into::into),
+            written_up_to: written.map(Into::into),
             is_present: client.channel.is_some()
                 && route.presence != config::Presence::Off
                 && self.subscription.borrow().is_some(),
             memory_bytes: self.held_bytes() as u64,
             limits: self.local_limits().into_iter().chain(of_address).map(local_status).collect(),
+            limit_params: UserLimit::params_of(&route.limits, &client.params),
         }
     }
 }

@@ -45,6 +45,21 @@ struct Held {
     waiting: VecDeque<Delivery>,
 }
 
+/// The longest end of a frame that has an offset: `"offset":9007199254740991,"epoch":"…"}`.
+const LONGEST_END: usize = 128;
+
+/// The offset at the end of a frame, or of the rest of one.
+fn last_offset(frame: &[u8]) -> Option<u64> {
+    let end = &frame[frame.len().saturating_sub(LONGEST_END)..];
+    let name = b"\"offset\":";
+    let at = end.windows(name.len()).rposition(|part| part == name)?;
+    let digits = &end[at + name.len()..];
+    let length = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, after) = digits.split_at(length);
+    let is_last = after == b"}" || after.starts_with(b",\"epoch\":");
+    if is_last { std::str::from_utf8(number).ok()?.parse().ok() } else { None }
+}
+
 impl Outbox {
     pub fn new(limits: SendQueue) -> Self {
         Self {
@@ -79,6 +94,14 @@ impl Outbox {
 
     pub fn is_held(&self) -> bool {
         self.held.is_some()
+    }
+
+    /// The offset of the first publication that is not written in full; `None` if none waits that has one. It is read
+    /// from the ends of the frames, where the gateway writes it, so that nothing is kept for it.
+    pub fn first_waiting_offset(&self) -> Option<u64> {
+        let held = self.held.iter().flat_map(|held| held.waiting.iter());
+        let held = held.map(|publication| &publication.frame);
+        self.first.iter().chain(&self.rest).chain(held).find_map(|frame| last_offset(frame))
     }
 
     /// How many frames wait, held publications included.

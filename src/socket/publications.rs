@@ -65,6 +65,19 @@ impl Socket {
         self.after.set(Some(position));
     }
 
+    /// Returns the last publication that the kernel has taken in full for this peer, if `last` is the last one that was
+    /// handed to its channel's sockets. `None` if it began at no position, or the history before it still waits.
+    pub fn written_up_to(&self, last: Option<Position>) -> Option<Position> {
+        let after = self.after.get()?;
+        let last = last.filter(|last| last.epoch == after.epoch).map_or(0, |last| last.offset);
+        let offset = match self.outbox.borrow().first_waiting_offset() {
+            Some(waiting) if waiting <= after.offset => return None,
+            Some(waiting) => waiting - 1,
+            None => last.max(after.offset),
+        };
+        Some(Position { epoch: after.epoch, offset })
+    }
+
     /// Sends publications. `joined` is all their frames in one buffer. Returns false if the connection is ending
     /// or this delivery overflowed its queue.
     pub fn deliver(&self, frames: &[Delivery], joined: &[u8]) -> bool {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use metrics::{Counter, SharedString};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::definitions::{ROUTE, metrics, millis, words};
 use super::log::{ConnectionFields, connection_event};
@@ -22,6 +22,8 @@ metrics! {
     LIMIT_REFUSALS = counter "tidegate_limit_refusals_total" [limit: words(&[LimitName::LABELS, LocalLimit::LABELS])];
     /// Times at which a limit could not be checked, because the engine was unavailable.
     LIMIT_ENGINE_DOWN = counter "tidegate_limit_engine_down_total" [limit: words(&[LimitName::LABELS])];
+    /// Tokens of AI models that were charged to no user: the engine was unavailable for ten minutes, or the node stopped.
+    USAGE_NOT_CHARGED = counter "tidegate_usage_not_charged_tokens_total";
     /// Renewals of leases that failed. They are tried again.
     LEASE_RENEWAL_FAILURES = counter "tidegate_lease_renewal_failures_total";
     /// Leases that were left to expire, because the engine was unavailable.
@@ -268,6 +270,12 @@ pub fn limit_not_checked(limit: LimitName) {
     let limit = limit.label();
     LIMIT_ENGINE_DOWN.at([limit]).increment(1);
     debug!(event = "limit_not_known", limit, "failed to check a limit");
+}
+
+/// What a reply took is not charged to its user any more.
+pub fn usage_not_charged(route: &str, user: &str, tokens: u64) {
+    USAGE_NOT_CHARGED.get().increment(tokens);
+    warn!(event = "usage_not_charged", route, user, tokens, "failed to charge a reply to its user");
 }
 
 /// Leases could not be renewed. They are tried again.

@@ -32,7 +32,8 @@ metrics! {
         rust: Values::Fixed("the compiler"),
     ];
     /// What counts against `[server] max_memory`, in bytes: send queues, messages that are not received completely,
-    /// messages on their way to an upstream, histories in memory, and publications that wait to be passed on.
+    /// messages on their way to an upstream, histories in memory, publications that wait to be passed on, and replies that are
+    /// kept for `on_complete`.
     MEMORY = gauge "tidegate_memory_bytes" [part: words(&[MemoryPart::LABELS])];
     /// The budget from `[server] max_memory`; 0 = no limit.
     MEMORY_MAX = gauge "tidegate_memory_max_bytes";
@@ -72,6 +73,8 @@ label_enum! {
         Histories => "histories",
         /// Publications that wait to be passed to the threads.
         Intake => "intake",
+        /// Replies that are kept until the URL of `on_complete` has taken them, running ones included.
+        Replies => "replies",
     }
 }
 

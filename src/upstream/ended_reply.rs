@@ -1,9 +1,10 @@
 //! The JSON of a reply that has ended, for `on_complete`.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use super::dialect::{ReplySummary, SummaryToolCall, Usage};
-use crate::protocol::{ConnectionId, Params, RequestId, UserId, label_enum};
+use crate::protocol::{ConnectionId, Params, UserId, label_enum};
 
 label_enum! {
     /// How a reply has ended, for who gets all of it.
@@ -32,11 +33,17 @@ pub struct EndedReply<'a> {
     pub params: &'a Params,
     pub user: Option<EndedReplyUser<'a>>,
     pub connection_id: ConnectionId,
-    pub request_id: &'a RequestId,
+    pub request_id: &'a str,
     pub outcome: ReplyOutcome,
     pub finish_reason: Option<&'a str>,
     pub error: Option<EndedReplyError<'a>>,
     pub text: String,
+    /// The thoughts, if they are to be posted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<String>,
+    /// The client's object, if it is to be posted and is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<&'a RawValue>,
     pub tool_calls: Vec<ToolCall<'a>>,
     /// Whether something was left out of the text or the tool calls, because they are too long.
     pub truncated: bool,

@@ -74,7 +74,8 @@ impl Format {
                         input.clear();
                         return Ok(None);
                     }
-                    Some(b'{' | b'[') => *self = Self::json(),
+                    Some(b'{' | b'[' | b'"') => *self = Self::json(),
+                    Some(_) if is_data_stream(start) => *self = Self::data_stream(),
                     Some(_) => *self = Self::sse(),
                 }
                 return self.next(input);
@@ -98,6 +99,16 @@ impl Format {
             }
             Some(_) => Rest::Cut,
         }
+    }
+}
+
+/// Whether text begins with a line of a data stream, such as `0:"Hi"`. Backends that write one by themselves may lack its
+/// header.
+fn is_data_stream(start: &[u8]) -> bool {
+    let is_code = |code: &u8| code.is_ascii_digit() || code.is_ascii_lowercase();
+    match start {
+        [code, b':', b'"' | b'{' | b'[', ..] => is_code(code),
+        _ => start.starts_with(b"aui-"),
     }
 }
 

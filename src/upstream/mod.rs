@@ -29,6 +29,7 @@ mod forwarded;
 mod gate;
 mod http;
 mod json_values;
+mod kept;
 mod message;
 mod ndjson;
 mod on_complete;
@@ -51,11 +52,12 @@ mod websocket;
 
 use celery::Celery;
 pub use celery::TaskEnd;
-pub use dialect::{Conclusion, Outcome, ReplySummary, Usage};
+pub use dialect::{Collected, Conclusion, Outcome, ReplySummary, Usage};
 pub use ended_reply::{EndedReply, EndedReplyError, EndedReplyUser, ReplyOutcome, Timings};
 pub use forwarded::{Forwarded, TooLarge};
 use gate::PendingRequest;
 pub use gate::{InFlightPermit, TaskPermit};
+pub use kept::{KeptShare, kept_bytes};
 use message::user_in_template;
 pub use message::{Limited, Message, QueueState, RelayError, SocketRequest};
 pub use on_complete::ReplyPoster;
@@ -303,9 +305,9 @@ fn finish_http(
             let reply = if is_queued { ReplySource::Worker } else { ReplySource::None };
             Ok(Accepted { task_id, reply, task: None })
         }
-        RelayResponse::Streaming(format, dialect, body) => {
+        RelayResponse::Streaming(format, dialect, body, input) => {
             let in_flight = pending.accept(RequestOutcome::Streaming);
-            let reply = Reply::new(body, format, dialect, config, in_flight, message);
+            let reply = Reply::new(body, input, format, dialect, config, in_flight, message);
             let reply = ReplySource::Stream(Box::new(reply));
             Ok(Accepted { task_id: message.task_id.clone(), reply, task: None })
         }

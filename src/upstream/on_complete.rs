@@ -17,10 +17,12 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, timeout_at};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::dialect::Collected;
 use super::ended_reply::EndedReply;
 use super::http::{IDEMPOTENCY_KEY, NOT_IN_HEADER, X_REQUEST_ID, describe};
+use super::kept::{KeptBytes, KeptShare, MAX_RUNNING_BYTES};
 use super::{NO_RESPONSE, deadline_after, response, signature};
-use crate::config;
+use crate::config::{self, Include};
 use crate::http_client::{self, HttpClient};
 use crate::shutdown::Shutdown;
 use crate::telemetry::on_complete::{PostEnd, PostMetrics};
@@ -53,8 +55,11 @@ pub(super) struct OnComplete {
     pub tls: Arc<ClientConfig>,
     metrics: PostMetrics,
     waiting: AtomicUsize,
-    bytes: AtomicUsize,
     in_flight: Semaphore,
+    /// What running replies have said so far.
+    running: KeptBytes,
+    /// The replies that wait to be taken.
+    ended: KeptBytes,
 }
 
 impl OnComplete {
@@ -64,8 +69,9 @@ impl OnComplete {
             config: config.clone(),
             metrics: PostMetrics::new(upstream),
             waiting: AtomicUsize::new(0),
-            bytes: AtomicUsize::new(0),
             in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            running: KeptBytes::new(MAX_RUNNING_BYTES),
+            ended: KeptBytes::new(MAX_BYTES),
         }))
     }
 
@@ -83,6 +89,22 @@ pub struct ReplyPoster {
 }
 
 impl ReplyPoster {
+    /// What is collected of a running reply, up to `max_bytes` of each kind.
+    pub fn collected(&self, max_bytes: usize) -> Collected {
+        let has_reasoning = self.includes(Include::Reasoning);
+        Collected { max_bytes, has_reasoning, share: Some(self.shared.running.share()) }
+    }
+
+    /// Returns room for this many bytes that a running reply keeps; `None` = there is none.
+    pub fn keep(&self, bytes: usize) -> Option<KeptShare> {
+        let mut share = self.shared.running.share();
+        share.grow(bytes).then_some(share)
+    }
+
+    pub fn includes(&self, what: Include) -> bool {
+        self.shared.config.include.contains(&what)
+    }
+
     /// Posts a reply on a task of its own. A drain waits for it, and ends it after `stops_after`.
     pub fn post(self, reply: &EndedReply<'_>, shutdown: &Shutdown, stops_after: Duration) {
         let name = ReplyName { channel: reply.channel.into(), task_id: reply.task_id.into() };
@@ -120,24 +142,26 @@ impl ReplyPoster {
 /// Counts a reply among those that wait, until it is dropped.
 struct Place {
     shared: Arc<OnComplete>,
-    bytes: usize,
+    _bytes: KeptShare,
 }
 
 impl Place {
     fn take(shared: &Arc<OnComplete>, bytes: usize) -> Option<Self> {
+        let mut share = shared.ended.share();
+        if !share.grow(bytes) {
+            return None;
+        }
         let waiting = shared.waiting.fetch_add(1, Ordering::Relaxed);
-        let held = shared.bytes.fetch_add(bytes, Ordering::Relaxed);
         shared.metrics.waiting(1.0);
-        let place = Self { shared: Arc::clone(shared), bytes };
+        let place = Self { shared: Arc::clone(shared), _bytes: share };
         // A place that is not given is given back.
-        (waiting < MAX_WAITING && held.saturating_add(bytes) <= MAX_BYTES).then_some(place)
+        (waiting < MAX_WAITING).then_some(place)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         self.shared.waiting.fetch_sub(1, Ordering::Relaxed);
-        self.shared.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
         self.shared.metrics.waiting(-1.0);
     }
 }

@@ -8,7 +8,8 @@ use hyper::header::HeaderValue;
 use tokio::time::{Instant, timeout_at};
 
 use super::dialect::{
-    Conclusion, Failure, Outcome, ReplySummary, Translation, Untranslatable, detect,
+    Collected, Conclusion, Failure, Outcome, ReplySummary, Translation, Untranslatable, detect,
+    is_keep_alive,
 };
 use super::event;
 use super::format::{Format, Frame, Rest};
@@ -87,8 +88,8 @@ pub struct Reply {
     is_ended: bool,
     /// Whether some of the body was received.
     has_begun: bool,
-    /// How many bytes of text and of tool calls are collected.
-    collected_bytes: usize,
+    /// What is collected of the reply, until it is known what its events are.
+    to_collect: Option<Collected>,
     in_flight: InFlightPermit,
     channel: ChannelName,
     task_id: Box<str>,
@@ -104,8 +105,10 @@ enum Content {
 }
 
 impl Reply {
+    /// `input` is the beginning of the body, as far as it has been read.
     pub(super) fn new(
         body: DecodedBody,
+        input: Bytes,
         format: Format,
         dialect: Dialect,
         config: &config::HttpUpstream,
@@ -118,14 +121,14 @@ impl Reply {
             format,
             content: Content::Undecided,
             publish: config.publish,
-            input: Bytes::new(),
+            input,
             deadline: deadline_after(config.max_reply),
             idle_timeout: config.stream_idle_timeout,
             end: config.end,
             lingers_until: None,
             is_ended: false,
             has_begun: false,
-            collected_bytes: 0,
+            to_collect: None,
             in_flight,
             channel,
             task_id,
@@ -150,7 +153,9 @@ impl Reply {
             Some(translation) => Content::Dialect(Box::new(translation)),
             None => Content::Own(ReplySummary::default()),
         };
-        self.collect(self.collected_bytes);
+        if let Some(collected) = self.to_collect.take() {
+            self.collect(collected);
+        }
     }
 
     /// Returns what comes next. `None` at the regular end of an upstream that writes its own events, and after any kind of
@@ -166,7 +171,7 @@ impl Reply {
                     None => continue,
                 },
                 Ok(None) => {}
-                Err(EventTooLarge) => return self.end_with(ReplyEnd::TooLarge),
+                Err(EventTooLarge) => return self.break_off(ReplyEnd::TooLarge),
             }
             // The timeout below does not expire while the body always has more data ready.
             let wait_until = self.wait_until();
@@ -184,10 +189,9 @@ impl Reply {
                     self.check_start(&part);
                     self.input = part;
                 }
-                // Its end has been proved.
+                Ok(Some(Err(BodyError::Lost(_)))) => return self.break_off(ReplyEnd::Lost),
+                Ok(Some(Err(BodyError::TooLarge))) => return self.break_off(ReplyEnd::TooLarge),
                 Ok(Some(Err(_))) if self.lingers_until.is_some() => return self.conclude(),
-                Ok(Some(Err(BodyError::Lost(_)))) => return self.end_with(ReplyEnd::Lost),
-                Ok(Some(Err(BodyError::TooLarge))) => return self.end_with(ReplyEnd::TooLarge),
                 Ok(Some(Err(error))) => {
                     self.in_flight.metrics.body_unreadable(&error.to_string());
                     return self.end_with(ReplyEnd::Unreadable);
@@ -216,6 +220,12 @@ impl Reply {
     fn take(&mut self, frame: &Frame) -> Option<Option<Result<ReplyEvent, ReplyBroken>>> {
         let Frame { name, data, is_bare } = frame;
         if matches!(self.content, Content::Undecided) {
+            if is_keep_alive(name, data) {
+                return None;
+            }
+            if event::is_done(data) {
+                return Some(self.handle_end_of_stream());
+            }
             // A failure is the same in every dialect.
             let dialect = detect(name, data).unwrap_or(Dialect::Events);
             self.set_dialect(dialect, true);
@@ -235,14 +245,16 @@ impl Reply {
         }
         match translation.take(name, data) {
             Ok(()) => {
-                self.lingers_until = match translation.has_ended() {
-                    true => self.lingers_until.or_else(|| Some(Instant::now() + LINGER)),
-                    false => None,
+                self.lingers_until = match (translation.has_ended(), self.lingers_until) {
+                    (false, _) => None,
+                    // Nothing more that is published: the wait is not longer for it.
+                    (true, Some(until)) if !translation.has_publications() => Some(until),
+                    (true, _) => Some(Instant::now() + LINGER),
                 };
                 None
             }
-            Err(Untranslatable::NotJson) => Some(self.end_with(ReplyEnd::Malformed)),
-            Err(Untranslatable::TooLarge) => Some(self.end_with(ReplyEnd::TooLarge)),
+            Err(Untranslatable::NotJson) => Some(self.break_off(ReplyEnd::Malformed)),
+            Err(Untranslatable::TooLarge) => Some(self.break_off(ReplyEnd::TooLarge)),
         }
     }
 
@@ -261,10 +273,12 @@ impl Reply {
     /// The stream says that nothing more will come, or there is nothing more.
     fn handle_end_of_stream(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
         match &self.content {
-            Content::Own(_) | Content::Undecided => self.end_with(match self.end {
+            Content::Own(_) => self.end_with(match self.end {
                 StreamEnd::Body => ReplyEnd::Complete,
                 StreamEnd::Event => ReplyEnd::Lost,
             }),
+            // No event has come, and APIs write one at least.
+            Content::Undecided => self.end_with(ReplyEnd::Lost),
             Content::Dialect(translation) if translation.has_ended() => self.conclude(),
             Content::Dialect(_) => self.end_with(ReplyEnd::Lost),
         }
@@ -286,6 +300,14 @@ impl Reply {
             Outcome::Aborted => ReplyEnd::Aborted,
         });
         Some(Ok(ReplyEvent::End(conclusion)))
+    }
+
+    /// Ends a reply that cannot be read on. If its end has been proved, nothing is missing.
+    fn break_off(&mut self, end: ReplyEnd) -> Option<Result<ReplyEvent, ReplyBroken>> {
+        match self.lingers_until {
+            Some(_) => self.conclude(),
+            None => self.end_with(end),
+        }
     }
 
     fn is_completed_by_body(&self) -> bool {
@@ -327,9 +349,7 @@ impl Reply {
     fn handle_eof(&mut self) -> Option<Result<ReplyEvent, ReplyBroken>> {
         match self.format.finish(self.body.is_delimited()) {
             Rest::Nothing => self.handle_end_of_body(),
-            // What comes after the proof is cut off.
-            Rest::Cut if self.lingers_until.is_some() => self.conclude(),
-            Rest::Cut => self.end_with(ReplyEnd::Lost),
+            Rest::Cut => self.break_off(ReplyEnd::Lost),
             Rest::Frame(frame) => match self.take(&frame) {
                 Some(next) => {
                     if !self.is_ended && self.is_completed_by_body() {

@@ -5,14 +5,15 @@
 
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 
-use super::dialect::{Failure, dialect_of_headers};
+use super::dialect::{Failure, detect, dialect_of_headers};
 use super::event::is_json;
 use super::format::Format;
 use super::{Limited, RelayError};
@@ -29,6 +30,7 @@ const MAX_RETRY_AFTER: u64 = 24 * 60 * 60;
 const DATA_STREAM: &str = "x-vercel-ai-data-stream";
 /// The most of a redirect's target that is logged.
 const MAX_LOCATION_CHARS: usize = 200;
+const JSON: &str = "application/json";
 const REJECTED: &str = "the service rejected the message";
 
 pub(super) enum RelayResponse {
@@ -39,8 +41,8 @@ pub(super) enum RelayResponse {
         /// a task.
         is_queued: bool,
     },
-    /// The message was accepted, and the body is the reply, in this dialect.
-    Streaming(Format, Dialect, DecodedBody),
+    /// The message was accepted, and the body is the reply, in this dialect. Its beginning may have been read.
+    Streaming(Format, Dialect, DecodedBody, Bytes),
     /// The error for the client, and the reason for the log.
     Refused(RelayError, String),
 }
@@ -84,13 +86,14 @@ pub(super) async fn read(
             Some(format) => {
                 let found = dialect_of_headers(response.headers());
                 let found = found.filter(|_| dialect == Dialect::Auto).unwrap_or(dialect);
-                RelayResponse::Streaming(format, found, DecodedBody::new(response))
+                if found == Dialect::Auto && media_type(response.headers()) == JSON {
+                    return read_unknown_json(response, format, deadline, metrics).await;
+                }
+                RelayResponse::Streaming(format, found, DecodedBody::new(response), Bytes::new())
             }
             None => {
-                let object = read_object(response, deadline, metrics).await;
-                let task_id = object.as_ref().and_then(task_id);
-                let is_queued = status == StatusCode::ACCEPTED || task_id.is_some();
-                RelayResponse::Accepted { task_id, is_queued }
+                let body = read_body(response, deadline, metrics).await;
+                accepted(status, body.as_deref())
             }
         };
     }
@@ -119,6 +122,59 @@ pub(super) async fn read(
     RelayResponse::Refused(error, reason)
 }
 
+/// The message was accepted, and the body is not the reply.
+fn accepted(status: StatusCode, body: Option<&[u8]>) -> RelayResponse {
+    let object: Option<Map<String, Value>> =
+        body.and_then(|body| serde_json::from_slice(strip_bom(body)).ok());
+    let task_id = object.as_ref().and_then(task_id);
+    let is_queued = status == StatusCode::ACCEPTED || task_id.is_some();
+    RelayResponse::Accepted { task_id, is_queued }
+}
+
+/// Reads JSON of which only its first value says whether it is the reply of an API. Any other JSON has the meaning that it
+/// has without a dialect.
+async fn read_unknown_json(
+    response: Response<Incoming>,
+    format: Format,
+    deadline: Instant,
+    metrics: &UpstreamMetrics,
+) -> RelayResponse {
+    let status = response.status();
+    let mut body = DecodedBody::new(response);
+    let (mut read, mut values) = (Vec::new(), Format::json());
+    // Whether the first value is that of an API.
+    let mut is_detected = None;
+    while let Ok(Some(Ok(part))) = timeout_at(deadline, body.next()).await {
+        read.extend_from_slice(&part);
+        if is_detected.is_none() {
+            let mut part = part;
+            match values.next(&mut part) {
+                // What is not JSON may be an event stream.
+                Ok(Some(value)) => {
+                    let is_other = detect("", &value.data).is_none() && is_json(&value.data);
+                    is_detected = Some(!is_other);
+                }
+                Ok(None) => {}
+                Err(_) => break,
+            }
+        }
+        if is_detected == Some(true) || read.len() > MAX_BYTES {
+            break;
+        }
+    }
+    let is_whole = || serde_json::from_slice::<IgnoredAny>(strip_bom(&read)).is_ok();
+    match is_detected.or_else(|| is_whole().then_some(false)) {
+        Some(false) if read.len() <= MAX_BYTES => {
+            if let Some(looks) = looks_like(&read) {
+                metrics.content_type_mismatched(Some(&HeaderValue::from_static(JSON)), looks);
+            }
+            accepted(status, Some(&read))
+        }
+        // Without a whole value it is a reply that breaks off.
+        _ => RelayResponse::Streaming(format, Dialect::Auto, body, read.into()),
+    }
+}
+
 /// Returns after how many seconds a request may be sent again (RFC 9110 section 10.2.3), at least one.
 pub(super) fn retry_after(headers: &HeaderMap) -> Option<u64> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
@@ -138,9 +194,11 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<u64> {
 /// Returns the format of a streamed body; `None` = the body is not a stream. Some responses have no body
 /// whatever their headers say. Where replies have the dialect of an API, any other body of a 200 is a reply as well.
 fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Format> {
+    let is_ok = response.status() == StatusCode::OK;
     let has_no_body =
         matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
-    if has_no_body || response.body().is_end_stream() {
+    // An empty stream is one of a 200; other answers without a body just have none.
+    if has_no_body || (response.body().is_end_stream() && !is_ok) {
         return None;
     }
     if dialect != Dialect::Events && response.headers().contains_key(DATA_STREAM) {
@@ -151,22 +209,9 @@ fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Form
         "application/x-ndjson" | "application/ndjson" | "application/jsonl" => {
             Some(Format::ndjson())
         }
-        _ if dialect == Dialect::Events || response.status() != StatusCode::OK => None,
-        "application/json" => Some(Format::json()),
-        // Backends that write a data stream of the AI SDK by themselves may lack its header.
-        "text/plain" if dialect == Dialect::AiSdk => Some(Format::data_stream()),
+        _ if dialect == Dialect::Events || !is_ok => None,
         _ => Some(Format::Undecided),
     }
-}
-
-/// Reads the body; `None` = it is not a JSON object, or it was not read completely by `deadline`.
-async fn read_object(
-    response: Response<Incoming>,
-    deadline: Instant,
-    metrics: &UpstreamMetrics,
-) -> Option<Map<String, Value>> {
-    let body = read_body(response, deadline, metrics).await?;
-    serde_json::from_slice(strip_bom(&body)).ok()
 }
 
 /// Reads why a request was refused; `None` = the body does not say so.
@@ -182,7 +227,12 @@ async fn read_failure(
     match is_json(text) {
         true => Failure::of_json(text),
         false if kind == "text/plain" => Failure::of_text(text),
-        false => None,
+        // Some servers refuse in the format that they were asked for.
+        false => {
+            let mut stream = Format::sse();
+            let event = stream.next(&mut Bytes::copy_from_slice(text.as_bytes())).ok()??;
+            Failure::of_json(&event.data)
+        }
     }
 }
 

@@ -71,17 +71,19 @@ impl ResponseReader {
         let metrics = &upstream.gate.metrics;
         let read =
             response::read(response, config.dialect, deadline_after(DEADLINE), metrics).await;
-        let (format, dialect, body) = match read {
+        let (format, dialect, body, input) = match read {
             RelayResponse::Accepted { task_id, is_queued } => {
                 return ReadResponse::Accepted(task_id, is_queued);
             }
             RelayResponse::Refused(error, _) => return ReadResponse::Refused(error),
-            RelayResponse::Streaming(format, dialect, body) => (format, dialect, body),
+            RelayResponse::Streaming(format, dialect, body, input) => {
+                (format, dialect, body, input)
+            }
         };
         let pending = upstream.gate.enter(self.message.log_fields(), &self.message.sender);
         let pending = pending.expect("a permit");
         let in_flight = pending.accept(RequestOutcome::Streaming);
-        let mut reply = Reply::new(body, format, dialect, config, in_flight, &self.message);
+        let mut reply = Reply::new(body, input, format, dialect, config, in_flight, &self.message);
         let mut events = Vec::new();
         loop {
             match reply.next().await {

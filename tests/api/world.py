@@ -4,8 +4,8 @@ import contextlib
 import json
 import pathlib
 import queue
-import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -13,6 +13,9 @@ import urllib.error
 import urllib.request
 
 from websockets.sync.client import connect
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "examples"))
+from free_port import free_port  # noqa: E402
 
 KEY = "a key of the tests"
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -53,12 +56,6 @@ size = 0
 messages_per_user = {{ limit = "50/1h", window = "fixed", key = "app:{{name}}:{{user_id}}" }}
 {more}
 """
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -2,19 +2,18 @@
 
 import contextlib
 import os
+import pathlib
 import signal
 import socket
 import subprocess
+import sys
 import time
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "examples"))
+from free_port import free_port  # noqa: E402, F401
 
 START_DEADLINE = 60
 STOP_DEADLINE = 20
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def accepts(port):

@@ -3,19 +3,17 @@
 import contextlib
 import http.cookies
 import json
-import socket
+import pathlib
 import subprocess
+import sys
 import time
 import urllib.request
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2] / "examples"))
+from free_port import free_port  # noqa: E402
+
 DEADLINE = 15
 TOKEN_PATH = "/api/v1/auth/ws-connection-token/"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Demo:

@@ -53,7 +53,8 @@ class Table:
             if case in cases.EXPECTED[api.name]
         ]
         cancelled = [threads.submit(self.cancel, api) for api in self.chosen if api.name in cases.HANGING]
-        failed = [future.result() for future in [*compared, *cancelled]].count(False)
+        stopped = [threads.submit(self.stop_elsewhere, api) for api in self.chosen if api.name == "langgraph"]
+        failed = [future.result() for future in [*compared, *cancelled, *stopped]].count(False)
         print(f"{'ok' if not failed else 'FAILED'}: {len(compared)} replies compared, {failed} differ", flush=True)
         return failed
 
@@ -118,6 +119,26 @@ class Table:
             return False
         after = f"{1000 * (closed - began):.0f} ms"
         print(f"ok: {api.name}: the server saw its connection closed {after} after the cancel", flush=True)
+        return True
+
+    def stop_elsewhere(self, api):
+        """Somebody stops a run of LangGraph by its own API, of which its stream says nothing."""
+        conversation_id = str(uuid.uuid4())
+        try:
+            with conversation.Tab(f"{self.gateway.url}/ws/{api.name}/hang/{conversation_id}") as tab:
+                tab.send(id="m", **apis.message("hang"))
+                tab.until("chunk")
+                runs = f"{self.servers.url(api.server)}/threads/{conversation_id}/runs"
+                with urllib.request.urlopen(runs, timeout=conversation.DEADLINE) as answer:
+                    [run] = json.load(answer)
+                stop = urllib.request.Request(f"{runs}/{run['run_id']}/cancel", b"{}", method="POST")
+                urllib.request.urlopen(stop, timeout=conversation.DEADLINE).close()
+                end = tab.until(*conversation.TERMINAL)[-1]
+                assert end["event"] == "error" and end["code"] == "worker_lost", end
+        except Exception:
+            print(f"FAILED: {api.name} was stopped elsewhere\n{traceback.format_exc()}", flush=True)
+            return False
+        print(f"ok: {api.name}: a run that was stopped elsewhere is lost", flush=True)
         return True
 
     def closed(self, process, path):

@@ -26,7 +26,6 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -34,7 +33,9 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "clients"))
+sys.path.insert(0, str(ROOT / "examples"))
 import browser  # noqa: E402
+from free_port import free_port  # noqa: E402
 
 PAGES = ["docs/getting-started.md", "docs/operating.md", "docs/server-api.md"]
 PORTS = (8000, 8001, 8010, 9000, 9010, 6379)
@@ -44,17 +45,6 @@ BLOCK = re.compile(
     r"^```(?P<language>\w+)(?P<marks>[^\n]*)\n(?P<text>.*?)^```$|^<!-- run (?P<order>\w+): (?P<rest>.*?) -->$",
     re.MULTILINE | re.DOTALL,
 )
-
-
-def free_ports(count):
-    """Returns free ports. They are allocated together, so that no two are the same."""
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def wait_for(condition, what):
@@ -103,7 +93,7 @@ class Session:
 
     def __init__(self, folder, binary, chromium):
         self.folder, self.chromium = folder, chromium
-        self.ports = dict(zip(PORTS, free_ports(len(PORTS))))
+        self.ports = {port: free_port() for port in PORTS}
         self.running = {}
         self.read = {}  # how far a page has read what these have printed
         path = os.pathsep.join([str(binary.parent), str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])

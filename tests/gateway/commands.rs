@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::rig::{Gateway, Redis, Settings, until, within};
+use super::rig::{Gateway, Redis, Settings, free_address, until, within};
 
 mod connect;
 mod explain;
@@ -78,8 +78,7 @@ fn text(path: &Path) -> &str {
 
 /// An address on which nothing listens.
 fn unused_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
+    free_address().to_string()
 }
 
 /// A command that runs until it is stopped. It is killed when dropped.

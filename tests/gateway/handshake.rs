@@ -1,7 +1,5 @@
 //! Who may connect: origin, credentials, the backend's decision and limits, checked in this order.
 
-use std::net::TcpListener;
-
 use rustix::process::Signal;
 use serde_json::json;
 
@@ -10,7 +8,7 @@ use crate::engine::Engine;
 use crate::outcome::Outcome::{Closed, Connected, Http};
 use crate::outcome::{attempt, outcome};
 use crate::rig::raw::{Received, handshake};
-use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, frame, http, until};
+use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, frame, free_address, http, until};
 
 #[tokio::test]
 async fn only_origins_of_the_list_get_in() {
@@ -312,7 +310,7 @@ async fn the_backend_decides_and_without_it_nobody_gets_in() {
     assert_eq!(question["user"], json!({"id": 7, "name": "ana"}));
     assert_eq!(question["origin"], APP.1);
 
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let port = free_address();
     let gateway = Gateway::start(chat(&authorize(&format!("http://{port}/may")))).await;
     assert_eq!(outcome(&gateway, "/ws/chat/allow/", &headers).await, Closed(1013));
     let http = format!("{}\nreject = \"http\"", authorize(&format!("http://{port}/may")));

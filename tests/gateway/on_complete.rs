@@ -5,6 +5,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::chat::{relayed, session};
+use crate::engine::Engine;
 use crate::outcome::attempt;
 use crate::relay_http::verify_signature;
 use crate::rig::upstream::in_turn;
@@ -268,4 +269,147 @@ async fn a_reload_changes_where_the_next_reply_is_posted() {
     ask(&mut client, "b").await;
     assert_eq!(second.next_request().await.json()["message_id"], "b");
     assert_eq!((first.requests().len(), second.requests().len()), (1, 1));
+}
+
+/// The thoughts and the client's object are posted on request only.
+#[tokio::test]
+async fn thoughts_and_the_message_are_posted_on_request() {
+    let body = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":5}}}\n\n\
+        event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":\
+        {\"type\":\"thinking_delta\",\"thinking\":\"I \\u0074hink\"}}\n\n\
+        event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":1,\"delta\":\
+        {\"type\":\"text_delta\",\"text\":\"so\"}}\n\n\
+        event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"}}\n\n\
+        event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    let own = "data: {\"event\":\"reasoning\",\"reasoning\":\"Hm\"}\n\n\
+        data: {\"event\":\"tool_call\",\"state\":\"start\",\"id\":\"c\",\"name\":\"f\"}\n\n\
+        data: {\"event\":\"tool_call\",\"state\":\"end\",\"id\":\"c\",\"name\":\"f\",\"arguments\":\"{\\\"x\\\":1}\"}\n\n\
+        data: {\"event\":\"chunk\",\"chunk\":\"yes\"}\n\ndata: {\"event\":\"chunk\",\"chunk\":\"no\",\"choice\":1}\n\n";
+    for (dialect, body, reasoning, text) in
+        [("anthropic", body, "I think", "so"), ("events", own, "Hm", "yes")]
+    {
+        let upstream = Upstream::start(in_turn([sse(body), sse(body)])).await;
+        let receiver = Upstream::accepting().await;
+        let lines = format!("dialect = {dialect:?}");
+        let usual = settings(&upstream, &receiver, &lines).section("reload", "watch = \"0s\"");
+        let gateway = Gateway::start(&usual).await;
+        let mut client = signed_in(&gateway).await;
+        ask(&mut client, "a").await;
+        let reply = receiver.next_request().await.json();
+        assert_eq!(reply["text"], text, "{reply}");
+        assert!(reply.get("reasoning").is_none() && reply.get("message").is_none(), "{reply}");
+        let more = usual
+            .to_string()
+            .replace("signing_secret", "include = [\"message\", \"reasoning\"]\nsigning_secret");
+        std::fs::write(gateway.config_file(), more).expect("a new config");
+        gateway.signal(Signal::HUP);
+        gateway.wait_for_event("config_reloaded").await;
+        let message = json!({"message": "hello", "id": "b", "more": [1, {"x": null}]});
+        client.send_json(&message).await;
+        wait_for(&mut client, "complete").await;
+        let reply = receiver.next_request().await.json();
+        assert_eq!((&reply["reasoning"], &reply["text"]), (&json!(reasoning), &json!(text)));
+        assert_eq!((&reply["message"], &reply["truncated"]), (&message, &json!(false)));
+        if dialect == "events" {
+            let call = json!([{"id": "c", "name": "f", "arguments": "{\"x\":1}"}]);
+            assert_eq!(reply["tool_calls"], call);
+        }
+    }
+}
+
+/// What running replies keep is a part of the memory of the node, until they are posted.
+#[tokio::test]
+async fn what_is_kept_counts_as_memory() {
+    let (stream, running) = Reply::stream(SSE);
+    let upstream = Upstream::start(in_turn([running])).await;
+    let receiver = Upstream::accepting().await;
+    let gateway = Gateway::start(settings(&upstream, &receiver, "")).await;
+    let mut client = signed_in(&gateway).await;
+    client.send_json(&json!({"message": "hello"})).await;
+    let piece = "x".repeat(50_000);
+    stream.write(format!("data: {{\"event\":\"chunk\",\"chunk\":\"{piece}\"}}\n\n"));
+    wait_for(&mut client, "chunk").await;
+    let kept = ("tidegate_memory_bytes", [("part", "replies")]);
+    gateway.wait_for_metric(kept.0, &kept.1, piece.len() as f64).await;
+    drop(stream);
+    wait_for(&mut client, "complete").await;
+    assert_eq!(receiver.next_request().await.json()["text"], piece);
+    gateway.wait_for_metric(kept.0, &kept.1, 0.0).await;
+}
+
+#[tokio::test]
+async fn a_receiver_that_is_not_there_is_tried_again() {
+    let upstream = Upstream::start(in_turn([sse("data: a\n\n"), sse("data: b\n\n")])).await;
+    let receiver = Upstream::start(in_turn([Reply::Hang])).await;
+    let text = settings(&upstream, &receiver, "")
+        .section("shutdown", "drain = \"100ms\"\ngrace = \"500ms\"")
+        .section("log", "level = \"debug\"\nformat = \"json\"")
+        .section("reload", "watch = \"0s\"")
+        .to_string();
+    let slow = text.replace("signing_secret", "timeout = \"200ms\"\nsigning_secret");
+    let mut gateway = Gateway::start(slow).await;
+    let mut client = signed_in(&gateway).await;
+    // No answer in time.
+    let (task_id, _) = ask(&mut client, "a").await;
+    let line = gateway.wait_for_event("reply_post_retried").await;
+    assert_eq!((&line["task_id"], &line["attempts"]), (&task_id, &json!(1)), "{line}");
+    gateway.wait_for_metric(POSTS, &[("outcome", "taken")], 1.0).await;
+    let posts = receiver.requests();
+    assert_eq!(posts.len(), 2);
+    assert!(posts.iter().all(|post| post.header("idempotency-key") == task_id.as_str()));
+    // No such name.
+    let url = format!("{:?}", receiver.url("/replies?from=gateway"));
+    let nowhere = text.replace(&url, "\"http://nowhere.invalid/?token=s3cret\"");
+    std::fs::write(gateway.config_file(), nowhere).expect("a new config");
+    gateway.signal(Signal::HUP);
+    gateway.wait_for_event("config_reloaded").await;
+    let (task_id, _) = ask(&mut client, "b").await;
+    gateway.wait_for_metric("tidegate_on_complete_retries_total", &[], 2.0).await;
+    let lines = gateway.log_events("reply_post_retried");
+    let line = lines.iter().find(|line| line["task_id"] == task_id).expect("a line");
+    let reason = line["reason"].as_str().expect("a reason");
+    assert!(!reason.is_empty() && !gateway.stderr_contains("s3cret"), "{line}");
+    assert!(!gateway.stderr_contains(SECRET) && !gateway.stderr_contains("of-the-receiver"));
+    gateway.stop().await;
+    assert_eq!(gateway.wait_for_event("reply_not_posted").await["outcome"], "abandoned");
+}
+
+/// A node that is killed posts nothing: another one posts the outcome, with what the history has of the text.
+#[tokio::test]
+async fn the_outcome_of_a_killed_node_is_posted_by_another() {
+    let engine = Engine::redis().await;
+    let (stream, running) = Reply::stream(SSE);
+    let upstream = Upstream::start(in_turn([running])).await;
+    let receiver = Upstream::accepting().await;
+    let settings = || settings(&upstream, &receiver, "");
+    let (one, two) = (engine.start(settings()).await, engine.start(settings()).await);
+    let mut client = signed_in(&one).await;
+    let mut listener = signed_in(&two).await;
+    client.send_json(&json!({"message": "hello", "id": "m-1"})).await;
+    let task_id = client.next_event("task_queued").await["task_id"].clone();
+    for part in ["so \\u0066ar", " and on"] {
+        stream.write(format!("data: {{\"event\":\"chunk\",\"chunk\":\"{part}\"}}\n\n"));
+        wait_for(&mut listener, "chunk").await;
+    }
+    stream.write("data: {\"event\":\"usage\",\"input_tokens\":3}\n\n");
+    wait_for(&mut listener, "usage").await;
+    one.signal(Signal::KILL);
+    assert_eq!(wait_for(&mut listener, "error").await["code"], "worker_lost");
+    let post = receiver.next_request().await;
+    assert_eq!(post.header("idempotency-key"), task_id.as_str());
+    verify_signature(&post, SECRET);
+    let mut reply = post.json();
+    assert!(reply["connection_id"].take().is_string() && reply["request_id"].take().is_string());
+    assert!(reply["timings"].take()["duration_ms"].is_u64());
+    let expected = json!({
+        "task_id": task_id, "message_id": "m-1", "upstream": "worker",
+        "route": "/ws/chat/{conversation_id}/", "channel": "chat_42",
+        "params": {"conversation_id": "42"}, "user": {"id": 7, "name": "ana"},
+        "connection_id": null, "request_id": null, "outcome": "lost", "finish_reason": null,
+        "error": {"code": "worker_lost", "text": "the gateway node that relayed the reply has failed"},
+        "text": "so far and on", "tool_calls": [], "truncated": false,
+        "usage": {"input_tokens": 3}, "timings": null,
+    });
+    assert_eq!(reply, expected);
+    two.wait_for_metric(POSTS, &[("outcome", "taken")], 1.0).await;
 }

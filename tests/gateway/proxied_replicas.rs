@@ -1,6 +1,6 @@
 //! Plain requests at several URLs: those of `[proxy]`, and those of a pass route's path at the route's own upstream.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use rustix::process::Signal;
@@ -8,12 +8,9 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 use super::rig::echo::Echo;
-use super::rig::{Client, Gateway, RawClient, Reply, Settings, Upstream, http, until};
-
-/// The address of a port at which nothing listens.
-fn closed_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use super::rig::{
+    Client, Gateway, RawClient, Reply, Settings, Upstream, free_address, http, until,
+};
 
 /// How requests get to the replicas: the name of the metrics, and the settings.
 const WAYS: [&str; 2] = ["[proxy]", "app"];
@@ -41,7 +38,7 @@ async fn a_request_goes_to_another_replica_if_nothing_was_sent() {
     let body = Bytes::from("0123456789abcdef".repeat(1 << 16));
     for way in WAYS {
         let app = Upstream::start(|_| Reply::status(204)).await;
-        let replicas = [closed_port(), app.addr(), closed_port()];
+        let replicas = [free_address(), app.addr(), free_address()];
         let gateway = Gateway::start(settings(way, &replicas, "")).await;
         for method in ["GET", "POST", "PUT", "POST", "DELETE", "PATCH"] {
             assert_eq!(status(&gateway, method, body.clone()).await, 204, "{way} {method}");
@@ -106,7 +103,7 @@ async fn a_request_that_was_sent_is_not_sent_to_another_replica() {
 #[tokio::test]
 async fn no_replica_that_can_be_reached_is_a_502() {
     for way in WAYS {
-        let replicas = [closed_port(), closed_port()];
+        let replicas = [free_address(), free_address()];
         let gateway = Gateway::start(settings(way, &replicas, "")).await;
         let post = http::send(gateway.addr(), "POST", "/api", &[], "body".into()).await;
         assert_eq!(
@@ -181,7 +178,7 @@ async fn requests_go_to_the_replica_with_the_fewest() {
 #[tokio::test]
 async fn a_reload_changes_the_replicas() {
     let (old, new) = (Upstream::accepting().await, Upstream::start(|_| Reply::status(204)).await);
-    let gateway = Gateway::start(settings("[proxy]", &[old.addr(), closed_port()], "")).await;
+    let gateway = Gateway::start(settings("[proxy]", &[old.addr(), free_address()], "")).await;
     assert_eq!(status(&gateway, "GET", Bytes::new()).await, 202);
     let text = std::fs::read_to_string(gateway.config_file()).unwrap();
     let text = text.replace(&old.addr().to_string(), &new.addr().to_string());

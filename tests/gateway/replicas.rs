@@ -1,17 +1,10 @@
 //! Upstreams with several URLs: which one gets a message or a socket, and what happens when one cannot be reached.
 
-use std::net::TcpListener;
-
 use serde_json::json;
 
 use super::chat::SECRET;
 use super::rig::echo::{Echo, WebSocketServer};
-use super::rig::{Client, Gateway, Settings, Upstream, http, jwt};
-
-/// The address of a port at which nothing listens.
-fn closed_port() -> std::net::SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
+use super::rig::{Client, Gateway, Settings, Upstream, free_address, http, jwt};
 
 fn sockets(protocol: &str, urls: &[String], more: &str) -> Settings {
     Settings::new()
@@ -26,7 +19,7 @@ fn sockets(protocol: &str, urls: &[String], more: &str) -> Settings {
 async fn a_socket_goes_to_a_replica_that_can_be_reached() {
     let echo = Echo::start().await;
     for protocol in ["raw", "pass"] {
-        let urls = [format!("ws://{}", closed_port()), echo.url()];
+        let urls = [format!("ws://{}", free_address()), echo.url()];
         let gateway = Gateway::start(sockets(protocol, &urls, "")).await;
         for _ in 0..6 {
             let mut client = Client::open(gateway.addr(), "/ws/7", &[]).await;
@@ -92,7 +85,7 @@ async fn a_channel_always_has_the_same_replica() {
 #[tokio::test]
 async fn a_message_goes_to_another_replica_if_nothing_was_sent() {
     let worker = Upstream::accepting().await;
-    let urls = [format!("http://{}/", closed_port()), worker.url("/")];
+    let urls = [format!("http://{}/", free_address()), worker.url("/")];
     let settings = Settings::chat("")
         .upstream("worker", &format!("kind = \"http\"\nurls = {urls:?}\nretries = 0"));
     let gateway = Gateway::start(settings).await;

@@ -9,7 +9,7 @@ use crate::engine::Engine;
 use crate::rig::upstream::{Reply, Upstream};
 use crate::rig::{Client, Event, Gateway, Redis, Settings, http, until};
 
-const PATH: &str = "/ws/chat/42/";
+pub const PATH: &str = "/ws/chat/42/";
 
 on_both_engines! {
     missed_publications_arrive_once_and_in_order,
@@ -19,9 +19,6 @@ on_both_engines! {
     a_long_history_is_sent_at_the_clients_pace,
     missed_chunks_may_come_as_one,
     a_channel_without_history_is_reported_as_such,
-    a_tab_that_joins_sees_the_reply_from_its_start,
-    a_tab_that_joins_sees_a_workers_reply_from_its_start,
-    a_tab_that_joins_is_told_that_the_start_is_missing,
     a_call_is_published_once_under_its_key,
 }
 
@@ -34,10 +31,10 @@ fn history(lines: &str) -> Settings {
 }
 
 /// A client that knows the position to resume from.
-struct Position {
-    connected: Value,
+pub struct Position {
+    pub connected: Value,
     epoch: String,
-    offset: u64,
+    pub offset: u64,
 }
 
 impl Position {
@@ -60,30 +57,30 @@ impl Position {
         format!("{PATH}?since={}&epoch={}", self.offset, self.epoch)
     }
 
-    fn outcome(&self) -> (&Value, &Value) {
+    pub fn outcome(&self) -> (&Value, &Value) {
         (&self.connected["recovered"], &self.connected["missed"])
     }
 }
 
-async fn connect(gateway: &Gateway, path: &str) -> (Client, Position) {
+pub async fn connect(gateway: &Gateway, path: &str) -> (Client, Position) {
     let (client, connected) = Client::connected(gateway, path).await;
     (client, Position::new(connected))
 }
 
 /// Answers the first request with `reply`.
-async fn upstream(reply: Reply) -> Upstream {
+pub async fn upstream(reply: Reply) -> Upstream {
     let reply = Arc::new(Mutex::new(Some(reply)));
     Upstream::start(move |_| reply.lock().unwrap().take().unwrap_or(Reply::status(202))).await
 }
 
-async fn publish(gateway: &Gateway, numbers: std::ops::Range<u64>) {
+pub async fn publish(gateway: &Gateway, numbers: std::ops::Range<u64>) {
     for n in numbers {
         gateway.publish("chat_42", json!({"event": "chunk", "chunk": format!("{n} ")})).await;
     }
 }
 
 /// Expects chunks with these numbers.
-async fn expect(client: &mut Client, position: &mut Position, numbers: std::ops::Range<u64>) {
+pub async fn expect(client: &mut Client, position: &mut Position, numbers: std::ops::Range<u64>) {
     for n in numbers {
         let frame = client.next_event("chunk").await;
         assert_eq!(frame["chunk"], format!("{n} "));
@@ -240,67 +237,6 @@ async fn a_channel_without_history_is_reported_as_such(engine: Engine) {
     assert_eq!(client.next_json().await, json!({"event": "resumed", "recovered": false}));
     gateway.publish("chat_42", json!({"n": 1})).await;
     assert_eq!(client.next_json().await, json!({"n": 1}));
-}
-
-async fn a_tab_that_joins_sees_the_reply_from_its_start(engine: Engine) {
-    let (stream, reply) = Reply::stream("text/event-stream");
-    let upstream = upstream(reply).await;
-    let gateway = engine.start(Settings::chat(&upstream.url("/"))).await;
-    let (mut sender, _) = connect(&gateway, PATH).await;
-    gateway.publish("chat_42", json!({"event": "before"})).await;
-    sender.next_event("before").await;
-    sender.send_json(&json!({"message": "hi"})).await;
-    let task = sender.next_event("task_queued").await;
-    sender.next_event("processing_started").await;
-    stream.write("data: one\n\n");
-    sender.next_event("chunk").await;
-    drop(sender);
-    let (mut tab, _) = connect(&gateway, PATH).await;
-    assert_eq!(tab.next_event("processing_started").await["task_id"], task["task_id"]);
-    assert_eq!(tab.next_event("chunk").await["chunk"], "one");
-    stream.write("data: two\n\n");
-    assert_eq!(tab.next_event("chunk").await["chunk"], "two");
-    drop(stream);
-    tab.next_event("complete").await;
-    gateway.wait_for_metric("tidegate_generations_total", &[], 1.0).await;
-    let (mut later, _) = connect(&gateway, PATH).await;
-    gateway.publish("chat_42", json!({"event": "after"})).await;
-    later.next_event("after").await;
-}
-
-async fn a_tab_that_joins_sees_a_workers_reply_from_its_start(engine: Engine) {
-    let upstream = Upstream::accepting().await;
-    let gateway = engine.start(Settings::chat(&upstream.url("/"))).await;
-    let (mut sender, mut position) = connect(&gateway, PATH).await;
-    publish(&gateway, 0..3).await;
-    expect(&mut sender, &mut position, 0..3).await;
-    sender.send_json(&json!({"message": "hi"})).await;
-    let task = sender.next_event("task_queued").await["task_id"].clone();
-    publish(&gateway, 3..5).await;
-    expect(&mut sender, &mut position, 3..5).await;
-    let (mut tab, mut joined) = connect(&gateway, PATH).await;
-    assert_eq!(joined.offset, 3);
-    assert_eq!(joined.outcome().0, &Value::Null);
-    expect(&mut tab, &mut joined, 3..5).await;
-    gateway.publish("chat_42", json!({"event": "complete", "task_id": task})).await;
-    gateway.wait_for_metric("tidegate_generations_total", &[], 1.0).await;
-    let (_, later) = connect(&gateway, PATH).await;
-    assert_eq!(later.offset, 6);
-}
-
-async fn a_tab_that_joins_is_told_that_the_start_is_missing(engine: Engine) {
-    let upstream = Upstream::accepting().await;
-    let settings = Settings::chat(&upstream.url("/"))
-        .each_route(|route| format!("{route}\n[route.history]\nsize = 3\n"));
-    let gateway = engine.start(settings).await;
-    let (mut sender, mut position) = connect(&gateway, PATH).await;
-    sender.send_json(&json!({"message": "hi"})).await;
-    sender.next_event("task_queued").await;
-    publish(&gateway, 0..5).await;
-    expect(&mut sender, &mut position, 0..5).await;
-    let (mut tab, mut joined) = connect(&gateway, PATH).await;
-    assert_eq!((joined.offset, joined.outcome().0), (2, &Value::Bool(false)));
-    expect(&mut tab, &mut joined, 2..5).await;
 }
 
 async fn a_call_is_published_once_under_its_key(engine: Engine) {

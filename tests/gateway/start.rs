@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use serde_json::json;
 
-use super::rig::{API_KEY, Client, Gateway, Redis, Settings, http};
+use super::rig::{API_KEY, Client, Gateway, Redis, Settings, free_address, http};
 
 const PATH: &str = "/ws/chat/42/";
 
@@ -17,10 +17,6 @@ fn settings() -> Settings {
 fn listening_at(section: &str, address: SocketAddr) -> Settings {
     let keys = if section == "admin" { format!("api_keys = [{API_KEY:?}]") } else { String::new() };
     settings().section(section, &format!("listen = \"{address}\"\n{keys}"))
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Runs any command but `serve`; `arguments` follow `--config`.

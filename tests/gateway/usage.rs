@@ -6,7 +6,7 @@ use crate::chat::{relayed, session, session_with};
 use crate::engine::Engine;
 use crate::outcome::attempt;
 use crate::rig::upstream::{StreamWriter, in_turn};
-use crate::rig::{API_KEY, Client, Gateway, Reply, Settings, Upstream, http, until};
+use crate::rig::{API_KEY, Client, Gateway, Redis, Reply, Settings, Upstream, http, until};
 
 const PATH: &str = "/ws/chat/42/";
 const SSE: &str = "text/event-stream";
@@ -70,13 +70,18 @@ fn assert_refused(event: &Value, id: &str, seconds: std::ops::RangeInclusive<u64
 }
 
 async fn limits(gateway: &Gateway, user: &str) -> Value {
+    try_limits(gateway, user).await.expect("limits")
+}
+
+/// `None` if the engine does not answer.
+async fn try_limits(gateway: &Gateway, user: &str) -> Option<Value> {
     let key = format!("Bearer {API_KEY}");
     let path = format!("/v1/limits?user_id={user}");
     let headers = [("authorization", &*key)];
     let answer = http::send(gateway.admin(), "GET", &path, &headers, Default::default()).await;
     let body = answer.json();
-    let limits = body["routes"][0]["limits"].as_array().expect("limits");
-    limits.iter().find(|limit| limit["limit"] == "usage_per_user").expect("the limit").clone()
+    let limits = body["routes"][0]["limits"].as_array()?;
+    limits.iter().find(|limit| limit["limit"] == "usage_per_user").cloned()
 }
 
 on_both_engines!(a_user_is_refused_until_tokens_are_left, a_window_counts_tokens);
@@ -217,4 +222,140 @@ async fn a_message_that_waits_is_refused_for_what_the_reply_before_it_took() {
     assert!(first.write("data: {\"event\":\"usage\",\"input_tokens\":11}\n\ndata: [DONE]\n\n"));
     assert_refused(&wait_for(&mut second, "error").await, "b", 1..=86_400);
     assert_eq!(upstream.requests().len(), 1);
+}
+
+/// APIs that say their usage again and again say all of it each time; parts of the input and the output are in them.
+#[tokio::test]
+async fn usage_that_is_said_several_times_counts_once() {
+    // vLLM's `continuous_usage_stats`.
+    let continuous = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"}}],\"usage\":\
+        {\"prompt_tokens\":20,\"total_tokens\":21,\"completion_tokens\":1}}\n\n\
+        data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"b\"},\"finish_reason\":\"stop\"}],\"usage\":\
+        {\"prompt_tokens\":20,\"total_tokens\":22,\"completion_tokens\":2}}\n\n\
+        data: {\"choices\":[],\"usage\":{\"prompt_tokens\":20,\"total_tokens\":23,\"completion_tokens\":3,\
+        \"prompt_tokens_details\":{\"cached_tokens\":16}}}\n\ndata: [DONE]\n\n";
+    // The output of `message_delta` is that of the whole message; the cached input comes on top of `input_tokens`.
+    let cumulative = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":10,\
+        \"cache_read_input_tokens\":7,\"cache_creation_input_tokens\":3,\"output_tokens\":1}}}\n\n\
+        event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":4}}\n\n\
+        event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":\
+        {\"input_tokens\":10,\"cache_read_input_tokens\":7,\"cache_creation_input_tokens\":3,\"output_tokens\":9}}\n\n\
+        event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n";
+    for (dialect, body, used) in [("openai-chat", continuous, 23), ("anthropic", cumulative, 29)] {
+        let upstream = Upstream::start(in_turn([sse(body.to_owned())])).await;
+        let route = "[route.limits]\nusage_per_user = \"1000/1d\"";
+        let gateway = Gateway::start(settings(&upstream, dialect, route)).await;
+        let mut client = signed_in(&gateway, &session()).await;
+        assert_eq!(ask(&mut client, "a").await["event"], "complete");
+        assert_eq!(limits(&gateway, "7").await["standing"]["used"], used, "{dialect}");
+    }
+}
+
+/// The charge of a reply that ends while the limits cannot be reached is made up for.
+#[tokio::test]
+async fn a_charge_waits_for_the_engine() {
+    let (engine, mut counts) = (Engine::redis().await, Redis::start().await);
+    let (stream, reply) = Reply::stream(SSE);
+    let upstream = Upstream::start(in_turn([reply])).await;
+    let url = engine.server().expect("a Redis").url();
+    let route = "[route.limits]\nusage_per_user = \"100/1d\"\ngenerations_per_user = 0";
+    let settings = settings(&upstream, "events", route)
+        .redis(&url)
+        .also("engine.redis", &format!("limits_url = {:?}", counts.url()));
+    let gateway = Gateway::start(settings).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    client.send_json(&json!({"message": "hello", "id": "a"})).await;
+    wait_for(&mut client, "processing_started").await;
+    counts.stop();
+    stream.write("data: {\"event\":\"usage\",\"input_tokens\":130}\n\n");
+    drop(stream);
+    wait_for(&mut client, "complete").await;
+    let failures = [("limit", "usage_per_user")];
+    gateway.wait_for_metric("tidegate_limit_engine_down_total", &failures, 1.0).await;
+    counts.restart().await;
+    until("the charge", async || {
+        let standing = try_limits(&gateway, "7").await?["standing"].clone();
+        (standing["used"] == 130).then_some(())
+    })
+    .await;
+    assert_refused(&ask(&mut client, "b").await, "b", 20_000..=26_784);
+    assert_eq!(gateway.metric("tidegate_usage_not_charged_tokens_total", &[]).await, 0.0);
+}
+
+/// One that cannot be made up for is said to be lost.
+#[tokio::test]
+async fn a_charge_that_is_lost_is_counted() {
+    let (engine, mut counts) = (Engine::redis().await, Redis::start().await);
+    let (stream, reply) = Reply::stream(SSE);
+    let upstream = Upstream::start(in_turn([reply])).await;
+    let url = engine.server().expect("a Redis").url();
+    let route = "[route.limits]\nusage_per_user = \"100/1d\"\ngenerations_per_user = 0";
+    let settings = settings(&upstream, "events", route)
+        .redis(&url)
+        .also("engine.redis", &format!("limits_url = {:?}", counts.url()))
+        .section("shutdown", "drain = \"100ms\"\ngrace = \"500ms\"");
+    let mut gateway = Gateway::start(settings).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    client.send_json(&json!({"message": "hello", "id": "a"})).await;
+    wait_for(&mut client, "processing_started").await;
+    counts.stop();
+    stream.write("data: {\"event\":\"usage\",\"input_tokens\":130}\n\n");
+    drop(stream);
+    wait_for(&mut client, "complete").await;
+    let failures = [("limit", "usage_per_user")];
+    gateway.wait_for_metric("tidegate_limit_engine_down_total", &failures, 1.0).await;
+    gateway.stop().await;
+    let line = gateway.wait_for_event("usage_not_charged").await;
+    assert_eq!((&line["tokens"], &line["user"]), (&json!(130), &json!("7")), "{line}");
+}
+
+/// A user `1` and a user `"1"` are one. A window begins anew when it is over, and forgets what was owed.
+#[tokio::test]
+async fn a_window_begins_anew_and_a_reload_changes_the_limit() {
+    let upstream = Upstream::start(in_turn([openai(100, 30), openai(1, 1), openai(1, 1)])).await;
+    let window = |limit: &str| {
+        let route =
+            format!("[route.limits]\nusage_per_user = {{ limit = {limit:?}, window = \"fixed\" }}");
+        settings(&upstream, "openai-chat", &route).section("reload", "watch = \"0s\"")
+    };
+    let gateway = Gateway::start(window("100/3s")).await;
+    let mut number = signed_in(&gateway, &session_with(json!({"user_id": 1}))).await;
+    // On another channel, so that it does not get the events of the first.
+    let cookie = format!("access_token={}", session_with(json!({"user_id": "1"})));
+    let text = attempt(&gateway, "/ws/chat/43/", &[("cookie", &cookie)]).await;
+    let mut text = text.expect("a session");
+    assert_eq!(ask(&mut number, "a").await["event"], "complete");
+    assert_refused(&ask(&mut text, "b").await, "b", 1..=3);
+    until("the next window", async || {
+        (limits(&gateway, "1").await["standing"]["used"] == 0).then_some(())
+    })
+    .await;
+    assert_eq!(ask(&mut text, "c").await["event"], "complete");
+    let larger = window("1000/1d").to_string();
+    std::fs::write(gateway.config_file(), larger).expect("a new config");
+    gateway.signal(rustix::process::Signal::HUP);
+    gateway.wait_for_event("config_reloaded").await;
+    assert_eq!(limits(&gateway, "1").await["standing"]["max"], 1000);
+    assert_eq!(ask(&mut number, "d").await["event"], "complete");
+}
+
+/// Replies that run at the same time reserve nothing. What they take together is owed, and `retry_after` says how long.
+#[tokio::test]
+async fn what_concurrent_replies_take_over_the_limit_is_owed() {
+    let ((first, one), (second, two)) = (Reply::stream(SSE), Reply::stream(SSE));
+    let upstream = Upstream::start(in_turn([one, two])).await;
+    let route = "[route.limits]\nusage_per_user = \"100/1d\"\ngenerations_per_user = 3";
+    let gateway = Gateway::start(settings(&upstream, "events", route)).await;
+    let mut client = signed_in(&gateway, &session()).await;
+    for id in ["a", "b"] {
+        client.send_json(&json!({"message": "hello", "id": id})).await;
+        wait_for(&mut client, "processing_started").await;
+    }
+    for stream in [first, second] {
+        stream.write("data: {\"event\":\"usage\",\"input_tokens\":80}\n\ndata: [DONE]\n\n");
+        wait_for(&mut client, "complete").await;
+    }
+    assert_eq!(limits(&gateway, "7").await["standing"]["used"], 160);
+    // 60 are owed, and one must be left: 61 times 864 seconds.
+    assert_refused(&ask(&mut client, "c").await, "c", 52_000..=52_704);
 }

@@ -12,6 +12,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,17 +22,13 @@ import urllib.request
 
 import redis
 
-ROOT = pathlib.Path(__file__).parents[2]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "examples"))
+from free_port import free_port  # noqa: E402
 DEADLINE = 30
 KEY = "key-of-the-test"
 SECRET = "secret-of-the-test-secret-of-the-test"
 ORIGIN = "https://app.example.com"
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def until(what, condition, deadline=DEADLINE):

@@ -178,11 +178,20 @@ impl MemoryHistory {
         })
     }
 
-    pub fn record_generation_start(&self, channel: &ChannelName, task_id: &str) {
+    pub fn record_generation_start(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+        replaced: Option<&str>,
+    ) {
         let now = Instant::now();
         let mut state = self.state();
         let log = state.log(channel, GENERATION_TTL, now);
         log.running.retain(|running| running.expires_at > now);
+        let replaced = replaced.and_then(|replaced| {
+            let index = log.running.iter().position(|running| *running.task_id == *replaced)?;
+            Some(log.running.remove(index).start)
+        });
         if log.running.iter().any(|running| *running.task_id == *task_id) {
             return;
         }
@@ -191,7 +200,7 @@ impl MemoryHistory {
         }
         let running = Running {
             task_id: task_id.into(),
-            start: log.offset,
+            start: replaced.unwrap_or(log.offset),
             expires_at: now + GENERATION_TTL,
         };
         log.running.push(running);

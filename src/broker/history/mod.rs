@@ -244,21 +244,23 @@ impl History {
 
     /// Records the start of a generation: clients that connect before it ends get the channel's publications from
     /// this point on. Does nothing if the start is recorded already. Events without a task id no longer belong to a
-    /// cancelled task; the task itself may have ended or have been cancelled before.
+    /// cancelled task; the task itself may have ended or have been cancelled before. `replaced` is the id under which
+    /// the same generation was recorded until now: it keeps its start.
     pub async fn record_generation_start(
         &self,
         channel: &ChannelName,
         task_id: &str,
+        replaced: Option<&str>,
     ) -> Result<(), EngineUnavailable> {
         match &self.engine {
             Engine::Memory(memory) => {
                 memory.start_task(channel, task_id);
                 if self.keeps(channel) {
-                    memory.record_generation_start(channel, task_id);
+                    memory.record_generation_start(channel, task_id, replaced);
                 }
                 Ok(())
             }
-            Engine::Redis(redis) => redis.record_generation_start(channel, task_id).await,
+            Engine::Redis(redis) => redis.record_generation_start(channel, task_id, replaced).await,
         }
     }
 

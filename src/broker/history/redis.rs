@@ -245,12 +245,13 @@ impl RedisHistory {
         &self,
         channel: &ChannelName,
         task_id: &str,
+        replaced: Option<&str>,
     ) -> Result<(), EngineUnavailable> {
         let mut call = self.0.scripts.record_generation_start.prepare_invoke();
         call.key(self.key(channel, "running")).key(self.key(channel, "meta"));
         call.key(self.once_key(channel, &end_key(task_id)));
         call.arg(task_id).arg(GENERATION_TTL.as_secs());
-        call.arg(channel.as_str());
+        call.arg(channel.as_str()).arg(replaced.unwrap_or_default());
         Ok(self.0.commands.invoke(&call).await?)
     }
 

@@ -20,6 +20,9 @@ const AT_ONCE: usize = 16;
 /// The time limit where the config has none.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The time limit where that of the config is longer, so that somebody can wait for it.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// A server to ask.
 struct Target {
     /// The keys of the config that name it.
@@ -75,6 +78,7 @@ fn origin(url: &str) -> String {
 
 /// Sends an OPTIONS request, which changes nothing (RFC 9110 section 9.3.7).
 async fn options(url: &str, timeout: Duration) -> Result<String, String> {
+    let timeout = timeout.min(LONGEST_TIMEOUT);
     let tls = http_client::tls_config(url.starts_with("https"))?;
     let client: HttpClient = http_client::new(&tls, timeout, 0);
     let request = Request::builder()
@@ -139,6 +143,12 @@ fn targets(config: &Config) -> Vec<Target> {
                         None => url,
                     };
                     targets.http(key, url, upstream.timeout);
+                }
+                if let UpstreamKind::Http(http) = &upstream.kind
+                    && let Some(posted) = &http.on_complete
+                {
+                    let key = format!("{name}.on_complete.url");
+                    targets.http(key, posted.url.to_string(), posted.timeout);
                 }
             }
             UpstreamKind::RedisStream(queue) | UpstreamKind::RedisList(queue) => {

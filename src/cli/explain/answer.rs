@@ -1,5 +1,7 @@
 //! The answer of `GET /v1/explain`, as far as it is shown.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,7 +19,11 @@ pub struct Answer {
     /// `None` if the engine did not answer.
     pub channels: Option<Vec<Channel>>,
     pub complete: bool,
+    /// Whether only the node that was called has answered, because the engine is unavailable.
+    pub local: bool,
     pub nodes: Nodes,
+    /// Nodes that have not answered, as far as they are known.
+    pub missing_nodes: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -46,6 +52,7 @@ pub struct Connection {
     pub inbox: Inbox,
     pub replaying: bool,
     pub began_after: Option<Position>,
+    pub written_up_to: Option<Position>,
     pub present: bool,
     pub memory_bytes: u64,
     pub limits: Vec<LocalLimit>,
@@ -116,6 +123,9 @@ pub struct Error {
 pub struct UserLimits {
     pub user_id: String,
     pub route: String,
+    /// The parameters of a path by which limits are counted.
+    #[serde(default)]
+    pub params: BTreeMap<String, String>,
     pub limits: Vec<UserLimit>,
 }
 
@@ -123,7 +133,7 @@ pub struct UserLimits {
 pub struct UserLimit {
     pub limit: String,
     pub kind: String,
-    /// `None` if the limit is counted by a part of the connection's path.
+    /// `None` if the limit is counted by a part of the path of a connection, and none is open.
     pub standing: Option<Numbers>,
 }
 

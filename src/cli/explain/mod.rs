@@ -23,7 +23,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 ///
 /// Asks all nodes. A NAME of 32 hex digits is first looked for among connections; any other, or one that is not found,
 /// among users and channels. Exits with 1 if nothing is known of the name. With --json it prints the answer of the
-/// server API, one line for each kind of thing that has the name.
+/// server API, one line for each kind of thing that has the name. Without the engine it prints what the node that is
+/// asked knows by itself, and says on stderr what is missing.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   tidegate explain --config gateway.toml chat_42
@@ -69,11 +70,8 @@ async fn explain(api: &ServerApi, args: &Args) -> Result<ExitCode, Failure> {
         let answer: Answer = serde_json::from_slice(&body).map_err(|error| {
             Failure(format!("{} sent an answer that cannot be read: {error}", api.authority()))
         })?;
-        if !answer.complete {
-            let answer::Nodes { answered, asked } = answer.nodes;
-            print_error(format_args!(
-                "tidegate: only {answered} of {asked} nodes answered; what the others know is missing"
-            ));
+        if let Some(missing) = missing(&answer) {
+            print_error(format_args!("tidegate: {missing}"));
         }
         if !answer.known {
             continue;
@@ -99,6 +97,25 @@ async fn explain(api: &ServerApi, args: &Args) -> Result<ExitCode, Failure> {
         [&args.name, &args.connection, &args.user, &args.channel].map(Option::as_deref);
     let name = name.or(connection).or(user).or(channel).unwrap_or_default();
     Err(Failure(format!("nothing is known of {name:?}: no connection, reply, error or history")))
+}
+
+/// What the answer does not tell; `None` if all nodes have answered.
+fn missing(answer: &Answer) -> Option<String> {
+    let answer::Nodes { answered, asked } = answer.nodes;
+    let others = match &answer.missing_nodes[..] {
+        [] => "the others".to_owned(),
+        names => format!("node {}", names.join(", node ")),
+    };
+    match (answer.complete, answer.local) {
+        (true, _) => None,
+        (false, true) => Some(format!(
+            "the engine is unavailable: only the node that was called has answered; what {others} may know, the limits of \
+             users and the histories are missing"
+        )),
+        (false, false) => Some(format!(
+            "only {answered} of {asked} nodes answered; what {others} may know is missing"
+        )),
+    }
 }
 
 /// What is asked for, in this order.

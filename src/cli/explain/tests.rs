@@ -10,7 +10,7 @@ fn answer() -> serde_json::Value {
     let standing = |remaining: u64| json!({"max": 5, "remaining": remaining, "retry_after": 42});
     json!({
         "known": true, "total_connections": 3, "more_generations": false, "more_errors": true,
-        "complete": true, "nodes": {"answered": 1, "asked": 1},
+        "complete": true, "local": false, "nodes": {"answered": 1, "asked": 1}, "missing_nodes": [],
         "connections": [{
             "connection_id": "00000000000000000000000000000001", "user_id": 7,
             "username": "a\u{1b}[31mna", "channel": "chat_1", "route": "/ws/", "node": "ab",
@@ -20,7 +20,8 @@ fn answer() -> serde_json::Value {
             "send_queue": {"messages": 12, "bytes": 20_000, "max_messages": 64,
                 "max_bytes": 1_000_000, "since": 1060, "held": false},
             "inbox": {"waiting": 2, "bytes": 300, "relaying": true},
-            "replaying": false, "began_after": {"epoch": "e", "offset": 5}, "present": true,
+            "replaying": false, "began_after": {"epoch": "e", "offset": 5},
+            "written_up_to": {"epoch": "e", "offset": 6}, "present": true,
             "memory_bytes": 20_300,
             "limits": [limit("pings_per_connection", 3), limit("connections_per_ip", 0)]
         }],
@@ -33,7 +34,7 @@ fn answer() -> serde_json::Value {
             "at_ms": 1_100_000, "about": "answer", "code": "rate_limited", "number": 1,
             "connection_id": null, "user_id": 7, "channel": "chat_1", "task_id": null
         }],
-        "limits": [{"user_id": "7", "route": "/ws/", "limits": [
+        "limits": [{"user_id": "7", "route": "/ws/", "params": {"room": "a"}, "limits": [
             {"limit": "messages_per_user", "kind": "bucket", "standing": standing(0)},
             {"limit": "generations_per_user", "kind": "leases", "standing": standing(0)},
             {"limit": "connects_per_user", "kind": "window", "standing": null}
@@ -54,7 +55,7 @@ fn what_is_wrong_is_said_in_sentences() {
         "connection token, which expires in 15 min; max_session closes the connection in 6 min",
         "send queue: 12 of 64 frames, 20 KB of 1000 KB; the client has not taken all of it for 40 s",
         "one is being relayed, or waits for its turn; 2 wait behind it",
-        "receives what came after offset 5; the channel is at 8",
+        "receives what came after offset 5; written up to 6, 2 behind the channel",
         "pings_per_connection: 3 of 5 left",
         "over connections_per_ip: 0 of 5 left, the next when one of them ends",
         "2 more connections are not shown",

@@ -102,13 +102,22 @@ impl Lines {
             return self.add(0, "the limits are not known: the engine did not answer".to_owned());
         };
         for one in limits {
-            self.add(0, format!("limits of user {} on route {}", one.user_id, one.route));
+            let params: Vec<_> =
+                one.params.iter().map(|(name, value)| format!("{name} {value}")).collect();
+            let with = if params.is_empty() { "" } else { " with " };
+            let params = params.join(", ");
+            self.add(
+                0,
+                format!("limits of user {} on route {}{with}{params}", one.user_id, one.route),
+            );
             for UserLimit { limit, kind, standing } in &one.limits {
                 self.add(
                     1,
                     match standing {
                         Some(numbers) => self::standing(limit, kind == "leases", numbers),
-                        None => format!("{limit}: not known, it is counted by a part of the path"),
+                        None => format!(
+                            "{limit}: not known, it is counted by a part of the path of a connection"
+                        ),
                     },
                 );
             }
@@ -190,12 +199,16 @@ fn position(one: &Connection, answer: &Answer) -> Option<String> {
         return Some(format!("history: is being sent, up to offset {offset}"));
     }
     let began = one.began_after.as_ref()?;
-    Some(match now.epoch.as_ref() == Some(&began.epoch) {
-        true => format!(
-            "history: receives what came after offset {}; the channel is at {offset}",
-            began.offset
-        ),
-        false => format!("history: the channel has begun a new epoch and is at {offset}"),
+    if now.epoch.as_ref() != Some(&began.epoch) {
+        return Some(format!("history: the channel has begun a new epoch and is at {offset}"));
+    }
+    let began = format!("history: receives what came after offset {}", began.offset);
+    Some(match one.written_up_to.as_ref().map(|written| written.offset) {
+        Some(written) if written < offset => {
+            format!("{began}; written up to {written}, {} behind the channel", offset - written)
+        }
+        Some(_) => format!("{began}; everything up to {offset} is written"),
+        None => format!("{began}; the channel is at {offset}"),
     })
 }
 

@@ -155,6 +155,17 @@ impl Section<'_> {
         self.context.warnings.push(format!("{key}: {text}"));
     }
 
+    /// Whether the key at this path has a mistake, or another one of its table or of a table around it.
+    pub(super) fn has_mistake_beside(&self, path: &str) -> bool {
+        self.context.mistakes().any(|key| {
+            let table = key.rsplit_once('.').map_or("", |(table, _)| table);
+            key == path
+                || path
+                    .strip_prefix(table)
+                    .is_some_and(|rest| !table.is_empty() && rest.starts_with('.'))
+        })
+    }
+
     /// Everything that was recorded with [`Section::warn`].
     pub(super) fn warnings(&self) -> Vec<String> {
         self.context.warnings.clone()

@@ -86,6 +86,15 @@ pub struct HttpUpstream {
     pub on_complete: Option<Box<OnComplete>>,
 }
 
+/// What can be posted of a reply besides the usual.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Include {
+    /// The client's object.
+    Message,
+    /// The model's thoughts.
+    Reasoning,
+}
+
 /// Where and how replies are posted that have ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OnComplete {
@@ -96,6 +105,8 @@ pub struct OnComplete {
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The secret that bodies are signed with; `None` = not signed.
     pub signing_secret: Option<Secret>,
+    /// What is posted besides the usual.
+    pub include: Vec<Include>,
 }
 
 /// What completes a streamed reply.

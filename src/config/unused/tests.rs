@@ -212,6 +212,11 @@ const UPSTREAM_KEYS: &[(&str, &str, &str)] = &[
     ),
     (
         "http",
+        "on_complete.include",
+        "on_complete = { url = \"http://127.0.0.1:1\", include = [\"message\"] }",
+    ),
+    (
+        "http",
         "on_complete.signing_secret_file",
         "on_complete = { url = \"http://127.0.0.1:1\", signing_secret_file = \"api_keys\" }",
     ),

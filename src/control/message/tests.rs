@@ -27,11 +27,12 @@ fn messages_are_read_as_they_were_written() {
     }
     for data in [None, Some(r#"{"rows":[],"more":true}"#)] {
         let data = data.map(|json| RawValue::from_string(json.to_owned()).unwrap());
-        let reply = Reply { id: "a1".to_owned(), affected: 3, complete: false, data };
+        let node = data.as_ref().map(|_| "n1".to_owned());
+        let reply = Reply { id: "a1".to_owned(), affected: 3, complete: false, node, data };
         let read = Reply::read(reply.to_json().as_bytes()).unwrap();
         let text = |reply: &Reply| reply.data.as_ref().map(|data| data.get().to_owned());
         assert_eq!((&*read.id, read.affected, read.complete), ("a1", 3, false));
-        assert_eq!(text(&read), text(&reply));
+        assert_eq!((text(&read), &read.node), (text(&reply), &reply.node));
     }
     assert_eq!(cancel(&"x".repeat(MAX_BYTES)).to_json(), None);
 }

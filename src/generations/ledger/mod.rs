@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{RunningTasks, Task};
 use crate::leases::HeldLeases;
+use crate::protocol::{ConnectionId, Params, UserId};
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry;
 use lessor::GenerationLessor;
@@ -47,6 +48,23 @@ pub struct GenerationRecord {
     /// The holder of the channel's turn, if the reply has it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub turn: Option<String>,
+    /// What is posted of the reply when it has ended, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub post: Option<Box<PostRecord>>,
+}
+
+/// Which message a reply belongs to, for the one that gets all of the reply.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PostRecord {
+    pub upstream: String,
+    pub message_id: String,
+    pub user_id: Option<UserId>,
+    pub username: Option<Box<str>>,
+    pub params: Params,
+    pub connection_id: ConnectionId,
+    pub request_id: String,
+    /// In milliseconds since 1970.
+    pub received_ms: u64,
 }
 
 impl GenerationRecord {

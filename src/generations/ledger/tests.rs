@@ -61,7 +61,14 @@ fn task(id: &str) -> Task {
 
 fn record(streams: bool) -> GenerationRecord {
     let user_lease = Some(("7".to_owned(), "f00".to_owned()));
-    GenerationRecord { route: "/ws/{id}/".to_owned(), streams, ends_ms: 1, user_lease, turn: None }
+    GenerationRecord {
+        route: "/ws/{id}/".to_owned(),
+        streams,
+        ends_ms: 1,
+        user_lease,
+        turn: None,
+        post: None,
+    }
 }
 
 /// Pretends that the lease of the generation has expired.

@@ -10,7 +10,7 @@ fn all_parts_of_all_threads_count_together() {
     let (first, second) = (budget.thread(0), budget.thread(1));
     let held = HeldMemory { queues: 10, largest_queue: 5, partial_messages: 20, in_progress: 30 };
     assert_eq!(first.measured(held, true), 0);
-    budget.check(20, 10);
+    budget.check(20, 10, 0);
     assert_eq!(second.measured(queues(15, 7), true), 5, "10 + 20 + 30 + 30 + 15 of 100");
     assert_eq!((first.largest_of_others(), second.largest_of_others()), (7, 5));
     assert_eq!(second.measured(queues(10, 7), true), 0);
@@ -35,8 +35,8 @@ fn nothing_is_closed_before_all_threads_have_counted_shared_frames_once() {
     assert_eq!(first.measured(queues(90, 90), false), 0);
     assert!(second.would_exceed(queues(60, 60)) && !second.would_exceed(queues(10, 10)));
     assert_eq!(second.measured(queues(60, 60), true), 0);
-    budget.check(0, 0);
-    budget.check(0, 0);
+    budget.check(0, 0, 0);
+    budget.check(0, 0, 0);
     assert!(!budget.is_refusing());
     assert_eq!(first.measured(queues(50, 90), true), 10);
 }
@@ -47,7 +47,7 @@ fn new_connections_are_refused_if_closing_does_not_help() {
     let thread = budget.thread(0);
     let refuses = |bytes| {
         thread.measured(queues(bytes, bytes), true);
-        budget.check(0, 0);
+        budget.check(0, 0, 0);
         budget.is_refusing()
     };
     assert!(!refuses(101), "queues are closed first");
@@ -62,7 +62,7 @@ fn new_connections_are_refused_if_closing_does_not_help() {
 fn without_a_limit_nothing_is_refused() {
     let budget = MemoryBudget::new(1, 0);
     assert_eq!(budget.thread(0).measured(queues(usize::MAX / 2, 1), true), 0);
-    budget.check(1, 1);
-    budget.check(1, 1);
+    budget.check(1, 1, 0);
+    budget.check(1, 1, 0);
     assert!(!budget.is_refusing());
 }

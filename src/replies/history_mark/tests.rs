@@ -37,6 +37,15 @@ impl Bench {
         let page = self.publisher.history().read(&self.channel, ReadFrom::Running).await.unwrap();
         page.after.unwrap_or(page.now.offset)
     }
+
+    async fn wait_for_start(&self, offset: u64) {
+        let is_there = async {
+            while self.start().await != offset {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), is_there).await.expect("in time");
+    }
 }
 
 #[tokio::test]
@@ -48,12 +57,27 @@ async fn a_mark_is_removed_when_it_is_dropped() {
     bench.publish().await;
     assert_eq!(bench.start().await, 1);
     drop(mark);
-    let is_removed = async {
-        while bench.start().await != 2 {
-            tokio::task::yield_now().await;
+    bench.wait_for_start(2).await;
+}
+
+#[tokio::test]
+async fn a_mark_that_the_upstream_names_keeps_its_start() {
+    let bench = Bench::new();
+    for is_set in [true, false] {
+        let before = bench.start().await;
+        let mark = bench.mark();
+        mark.set().await;
+        bench.publish().await;
+        let task = Task { channel: bench.channel.clone(), id: "named".into() };
+        let named = mark.named(task);
+        if is_set {
+            named.set().await;
         }
-    };
-    tokio::time::timeout(Duration::from_secs(10), is_removed).await.expect("in time");
+        assert_eq!(bench.start().await, before);
+        drop(named);
+        // Under neither id.
+        bench.wait_for_start(before + 1).await;
+    }
 }
 
 #[tokio::test]

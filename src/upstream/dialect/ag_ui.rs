@@ -115,9 +115,10 @@ impl Reader for AgUi {
                 sink(Item::End(End::Failed(Failure::read(event.data))));
                 self.progress = Some(Progress::Over);
             }
+            // A stream may have several runs, one after the other.
+            "RUN_STARTED" => self.progress = None,
             // Messages begin and end with these, which say nothing that their contents do not.
-            "RUN_STARTED"
-            | "TEXT_MESSAGE_START"
+            "TEXT_MESSAGE_START"
             | "TEXT_MESSAGE_END"
             | "REASONING_START"
             | "REASONING_END"

@@ -17,6 +17,8 @@ use super::{Event, Reader, Sink, parse};
 #[derive(Default)]
 pub(super) struct AiSdk {
     progress: Option<Progress>,
+    /// Whether a step has begun after a `finish`.
+    is_going_on: bool,
     /// The reader of a data stream, whose events have names, once one has come.
     data: Option<AiSdkData>,
 }
@@ -46,6 +48,18 @@ struct Chunk<'a> {
     finish_reason: Text<'a>,
     #[serde(borrow, default)]
     message_metadata: Option<&'a RawValue>,
+    /// Of a message that is not streamed.
+    #[serde(borrow, default)]
+    parts: Option<Vec<Part<'a>>>,
+}
+
+/// A part of a message that is not streamed.
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Text<'a>,
+    #[serde(borrow, default)]
+    text: Text<'a>,
 }
 
 impl Reader for AiSdk {
@@ -75,9 +89,11 @@ impl Reader for AiSdk {
                 sink(Item::End(End::Failed(Failure::read(event.data))));
                 self.progress = Some(Progress::Over);
             }
+            // A route may join several streams. A step of the next one must end as well.
+            "start" | "start-step" => self.is_going_on = self.progress == Some(Progress::Ended),
+            "finish-step" => self.is_going_on = false,
             // Parts begin and end with these, which say nothing that their contents do not.
-            "start" | "start-step" | "finish-step" | "text-start" | "text-end"
-            | "reasoning-start" | "reasoning-end" => {}
+            "text-start" | "text-end" | "reasoning-start" | "reasoning-end" => {}
             "message-metadata" => {
                 if usage.is_none() {
                     sink(Item::Native);
@@ -87,6 +103,9 @@ impl Reader for AiSdk {
             | "custom" | "steering-message" => sink(Item::Native),
             kind if kind.starts_with("data-") => sink(Item::Native),
             kind if kind.starts_with("tool-") => read_tool(&chunk, sink),
+            "" if chunk.parts.is_some() => {
+                self.read_whole(chunk.parts.as_deref().unwrap_or_default(), sink);
+            }
             _ => sink(Item::Unknown),
         }
         Ok(self.progress())
@@ -95,7 +114,24 @@ impl Reader for AiSdk {
 
 impl AiSdk {
     fn progress(&self) -> Progress {
-        self.progress.unwrap_or(Progress::Running)
+        match self.progress {
+            Some(Progress::Ended) if self.is_going_on => Progress::Running,
+            progress => progress.unwrap_or(Progress::Running),
+        }
+    }
+
+    /// Reads a message that is not streamed.
+    fn read_whole(&mut self, parts: &[Part<'_>], sink: &mut Sink<'_>) {
+        for part in parts {
+            match (part.kind.word(), part.text.filled()) {
+                ("text", Some(text)) => sink(Item::Text(Delta::new(text))),
+                ("reasoning", Some(text)) => sink(Item::Reasoning(Delta::new(text))),
+                ("text" | "reasoning" | "step-start", _) => {}
+                _ => sink(Item::Native),
+            }
+        }
+        sink(Item::End(End::Completed { reason: FinishReason::Stop, raw: Escaped::default() }));
+        self.progress = Some(Progress::Over);
     }
 
     /// A route may join several streams that each end so, of which the last one counts.
@@ -111,6 +147,7 @@ impl AiSdk {
                 };
                 sink(Item::End(end));
                 self.progress = Some(Progress::Ended);
+                self.is_going_on = false;
                 return;
             }
         };

@@ -1,7 +1,7 @@
 //! The answers of a reply that has several, and which of them have ended.
 
 use super::escaped::Escaped;
-use super::item::{End, FinishReason};
+use super::item::{End, Failure, FinishReason};
 
 /// The most answers of one reply. Further ones are left out.
 const MAX_CHOICES: usize = 128;
@@ -28,6 +28,11 @@ impl Choices {
         self.choice(index).is_some_and(|choice| choice.finish.is_none())
     }
 
+    /// Whether the choice is one of those that are read. It counts as seen from then on.
+    pub fn may_continue(&mut self, index: u64) -> bool {
+        self.choice(index).is_some()
+    }
+
     /// The choice has a part of a refusal.
     pub fn refused(&mut self, index: u64) {
         if let Some(choice) = self.choice(index) {
@@ -41,10 +46,10 @@ impl Choices {
         }
     }
 
-    /// The choice has ended, for this reason in the API's word.
+    /// The choice has ended, for this reason in the API's word. Of several the last one counts.
     pub fn finish(&mut self, index: u64, reason: Escaped<'_>) {
         if let Some(choice) = self.choice(index) {
-            choice.finish.get_or_insert_with(|| reason.into_owned());
+            choice.finish = Some(reason.into_owned());
         }
     }
 
@@ -59,6 +64,10 @@ impl Choices {
             return End::completed(Escaped::default());
         };
         let raw = first.finish.clone().unwrap_or_default();
+        // OpenRouter and Mistral say so that the model's server has failed.
+        if raw.as_str() == "error" {
+            return End::Failed(Failure::of_finish(raw.as_str()));
+        }
         let reason = FinishReason::of(raw.as_str());
         let reason = match reason {
             _ if first.has_refused => FinishReason::Refusal,

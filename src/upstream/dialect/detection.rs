@@ -4,7 +4,10 @@ use hyper::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::ai_sdk_data::AiSdkData;
 use super::escaped::Text;
+use super::failure::is_failure;
+use super::langchain::{self, Message};
 use super::parse;
 use crate::protocol::Dialect;
 
@@ -33,10 +36,36 @@ struct Members<'a> {
     run_id: Text<'a>,
     #[serde(borrow, default)]
     event: Text<'a>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
     #[serde(borrow, default, rename = "errorText")]
     error_text: Text<'a>,
+    #[serde(borrow, default)]
+    messages: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    output: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    metadata: Option<Metadata<'a>>,
+    #[serde(borrow, default, rename = "__error__")]
+    run_error: Option<&'a RawValue>,
+    #[serde(borrow, default, rename = "__interrupt__")]
+    interrupt: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    parts: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Metadata<'a> {
+    OfRun {
+        #[serde(borrow, rename = "run_id")]
+        _run_id: &'a str,
+    },
+    Other(serde::de::IgnoredAny),
+}
+
+impl Metadata<'_> {
+    fn is_of_run(&self) -> bool {
+        matches!(self, Self::OfRun { .. })
+    }
 }
 
 /// The dialect that the head of a response names; `None` = the first event has to show it.
@@ -51,6 +80,9 @@ pub(in crate::upstream) fn detect(name: &str, data: &str) -> Option<Dialect> {
     let mode = name.split(['|', '/']).next().unwrap_or_default();
     if matches!(mode, "messages" | "messages-tuple" | "values" | "updates") {
         return Some(Dialect::Langgraph);
+    }
+    if AiSdkData::is_code(name) {
+        return Some(Dialect::AiSdk);
     }
     // Gemini without `alt=sse`.
     let data = data.trim();
@@ -86,9 +118,26 @@ pub(in crate::upstream) fn detect(name: &str, data: &str) -> Option<Dialect> {
         "error" if members.error_text.get().is_some() => Some(Dialect::AiSdk),
         kind if kind.starts_with("data-") => Some(Dialect::AiSdk),
         kind if is_ag_ui(kind) => Some(Dialect::AgUi),
+        // A state that a LangGraph server was asked for, and the output of LangServe.
+        "" if members.is_langgraph() => Some(Dialect::Langgraph),
+        "" if members.parts.is_some() && members.role.word() == "assistant" => Some(Dialect::AiSdk),
         // Most APIs that fail at once say so in this form.
-        _ if members.error.is_some() => Some(Dialect::OpenaiChat),
+        _ if is_failure(data) => Some(Dialect::OpenaiChat),
         _ => None,
+    }
+}
+
+impl Members<'_> {
+    fn is_langgraph(&self) -> bool {
+        let messages = self.messages.map_or("[]", RawValue::get);
+        let messages: Vec<Message<'_>> = serde_json::from_str(messages).unwrap_or_default();
+        let is_answer = |message: &Message<'_>| {
+            message.is_message() && message.from() == langchain::From::Assistant
+        };
+        self.run_error.is_some()
+            || self.interrupt.is_some()
+            || messages.iter().any(is_answer)
+            || (self.output.is_some() && self.metadata.as_ref().is_some_and(Metadata::is_of_run))
     }
 }
 

@@ -21,7 +21,7 @@ const NO_TEXT: &str = "the service failed while it replied";
 /// The members by which APIs say what went wrong.
 #[derive(Deserialize)]
 struct Members<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, alias = "__error__")]
     error: Option<&'a RawValue>,
     /// A text, or a list of them.
     #[serde(borrow, default)]
@@ -47,6 +47,29 @@ struct Members<'a> {
     status_code: Count,
 }
 
+/// Whether an object of no other meaning says that it is an error: by a member `error`, or as its type.
+pub(super) fn is_failure(json: &str) -> bool {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow, default, rename = "type")]
+        kind: Text<'a>,
+        #[serde(borrow, default)]
+        object: Text<'a>,
+        #[serde(borrow, default)]
+        error: Option<&'a RawValue>,
+        /// LangGraph's, of a run whose state is asked for.
+        #[serde(borrow, default, rename = "__error__")]
+        run_error: Option<&'a RawValue>,
+    }
+    let Ok(Some(it)) = super::parse::<Kind<'_>>(json) else { return false };
+    let is_untyped = it.kind.word().is_empty() && it.object.word().is_empty();
+    // Some write the member always.
+    let says_so = |error: &RawValue| !matches!(error.get(), "false" | "0" | "\"\"" | "{}" | "[]");
+    "error" == it.kind.word()
+        || "error" == it.object.word()
+        || (is_untyped && it.error.or(it.run_error).is_some_and(says_so))
+}
+
 impl Failure {
     /// Reads the data of a failed stream: a text, or JSON of any form.
     pub fn read(data: &str) -> Self {
@@ -59,6 +82,11 @@ impl Failure {
     pub fn of_json(json: &str) -> Option<Self> {
         let json = serde_json::from_str::<&RawValue>(json.trim()).ok()?;
         Self::of_value(json, 0).bounded()
+    }
+
+    /// The failure that only the reason says for which the reply has ended.
+    pub fn of_finish(reason: &str) -> Self {
+        Self { code: Some(reason.to_owned()), text: NO_TEXT.to_owned() }
     }
 
     /// Takes a text that says why; `None` if there is none.

@@ -159,7 +159,8 @@ impl Gemini {
 
     fn read_candidate(&mut self, candidate: &Candidate<'_>, sink: &mut Sink<'_>) {
         let choice = candidate.index.0.unwrap_or(0);
-        if !self.choices.is_running(choice) {
+        // Some models give a reason with each part of an answer.
+        if !self.choices.may_continue(choice) {
             return;
         }
         let parts = candidate.content.as_ref().and_then(|content| content.parts.as_ref());

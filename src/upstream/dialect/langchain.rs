@@ -1,6 +1,6 @@
 //! Messages of LangChain, in Python and JavaScript, as LangGraph and LangServe serialize them.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use super::escaped::{Count, Escaped, Text};
@@ -24,14 +24,20 @@ pub(super) struct Message<'a> {
     response_metadata: Option<ResponseMetadata<'a>>,
     #[serde(borrow, default)]
     additional_kwargs: Option<AdditionalMembers<'a>>,
-    #[serde(borrow, default)]
-    chunk_position: Text<'a>,
+    /// `last` in the last part of a message, and null in others. Before version 1 there is none.
+    #[serde(borrow, default, deserialize_with = "present")]
+    chunk_position: Option<&'a RawValue>,
     #[serde(borrow, default)]
     pub tool_call_id: Text<'a>,
     #[serde(borrow, default)]
     pub name: Text<'a>,
     #[serde(borrow, default)]
     status: Text<'a>,
+}
+
+/// Reads a member whose presence counts, even if it is null.
+fn present<'de, D: Deserializer<'de>>(member: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(member).map(Some)
 }
 
 /// Who a message is from.
@@ -174,7 +180,16 @@ impl<'a> Message<'a> {
 
     /// Whether this is the last part of a message.
     pub fn is_last(&self) -> bool {
-        self.chunk_position.word() == "last" || self.finish_reason().is_some()
+        self.is_marked_last() || self.finish_reason().is_some()
+    }
+
+    /// Whether the last part of this message is going to say that it is.
+    pub fn will_be_marked(&self) -> bool {
+        self.chunk_position.is_some() && !self.is_marked_last()
+    }
+
+    fn is_marked_last(&self) -> bool {
+        self.chunk_position.is_some_and(|position| position.get() == "\"last\"")
     }
 
     pub fn usage(&self) -> Option<Usage> {

@@ -1,7 +1,8 @@
 //! Runs of a LangGraph server, in Python or JavaScript, and streams of LangServe.
 //!
 //! LangServe proves its end with `event: end`. A LangGraph server may do so too, but usually it just ends the body, so
-//! that here a body that has ended as a whole is the proof.
+//! that here a body that has ended as a whole is the proof, unless it has ended inside a message: a run that is stopped
+//! from elsewhere writes nothing more.
 
 use std::collections::VecDeque;
 
@@ -11,16 +12,13 @@ use serde_json::Map;
 use serde_json::value::RawValue;
 
 use super::escaped::Escaped;
-use super::item::{CallKey, Delta, End, FinishReason, Item, NotJson, Progress, ToolResult, Usage};
-use super::langchain::{self, From, Message, PieceKind};
+use super::item::{Delta, End, FinishReason, Item, NotJson, Progress, ToolResult, Usage};
+use super::langchain::{From, Message};
+use super::langgraph_message::{MessageState, Mode, bounded};
 use super::{Event, Reader, Sink, parse, parse_value};
 
 /// The most messages of which something is known; an older one is forgotten.
 const MAX_MESSAGES: usize = 256;
-/// The longest id of a message or call that is remembered.
-const MAX_ID_BYTES: usize = 256;
-/// The most calls of one message.
-const MAX_CALLS: usize = 128;
 /// The most bytes of the arguments of all open calls whose parts are whole each time.
 const MAX_ARGUMENT_BYTES: usize = 1024 * 1024;
 
@@ -39,35 +37,8 @@ pub(super) struct LangGraph {
     has_state: bool,
     finish: Option<Escaped<'static>>,
     is_interrupted: bool,
-}
-
-#[derive(Default)]
-struct MessageState {
-    id: String,
-    number: u64,
-    /// How much of the message's texts has been read, as they are escaped.
-    read: [usize; 3],
-    usage: Usage,
-    /// The calls that have begun and not ended.
-    calls: Vec<CallState>,
-    /// The ids of calls that have ended.
-    ended: Vec<String>,
-}
-
-struct CallState {
-    index: u64,
-    id: String,
-    /// The arguments so far, if each part has the whole of them.
-    whole: Option<String>,
-}
-
-/// How the parts of a message relate to each other.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// Each has what is new.
-    Deltas,
-    /// Each has all so far.
-    Whole,
+    /// Whether the newest message has parts that still come.
+    is_inside_message: bool,
 }
 
 impl Reader for LangGraph {
@@ -102,14 +73,22 @@ impl Reader for LangGraph {
             "custom" | "debug" | "tasks" | "checkpoints" | "events" | "feedback" => {
                 sink(Item::Native);
             }
-            _ => sink(Item::Unknown),
+            "" => return self.read_whole(event, sink),
+            _ => {
+                sink(Item::Unknown);
+                return Ok(Progress::Running);
+            }
+        }
+        if matches!(name, "values" | "updates" | "checkpoints") {
+            // A step of the graph has ended.
+            self.is_inside_message = false;
         }
         self.has_begun = true;
         Ok(Progress::Running)
     }
 
     fn end_body(&mut self, sink: &mut Sink<'_>) -> Progress {
-        if !self.has_begun || self.has_own_end {
+        if !self.has_begun || self.has_own_end || self.is_inside_message {
             return Progress::Running;
         }
         self.end(sink);
@@ -130,6 +109,47 @@ impl LangGraph {
         } else {
             End::completed(raw)
         }));
+    }
+
+    /// Reads an answer that is not streamed: the state of a run that has ended, or LangServe's output.
+    fn read_whole(&mut self, event: Event<'_>, sink: &mut Sink<'_>) -> Result<Progress, NotJson> {
+        #[derive(Deserialize)]
+        struct Answer<'a> {
+            #[serde(borrow, default)]
+            messages: Option<Vec<Message<'a>>>,
+            #[serde(borrow, default)]
+            output: Option<&'a RawValue>,
+            #[serde(borrow, default, rename = "__interrupt__")]
+            interrupt: Option<&'a RawValue>,
+        }
+        let answer: Option<Answer<'_>> = parse(event.data)?;
+        let Some(answer) = answer else {
+            sink(Item::Unknown);
+            return Ok(Progress::Running);
+        };
+        match (answer.messages, answer.output) {
+            (Some(messages), _) => {
+                // Those before the user's last one are the thread's.
+                let asked = messages.iter().rposition(|message| message.from() == From::Other);
+                for message in messages.iter().skip(asked.map_or(0, |at| at + 1)) {
+                    self.read_message(message, Mode::Whole, sink);
+                }
+            }
+            (None, Some(output)) => {
+                self.read_data(Event { name: event.name, data: output.get() }, sink)?;
+            }
+            (None, None) if answer.interrupt.is_some() => {}
+            (None, None) => {
+                sink(Item::Unknown);
+                return Ok(Progress::Running);
+            }
+        }
+        if answer.interrupt.is_some() {
+            self.read_interrupt(event)?;
+            sink(Item::Native);
+        }
+        self.end(sink);
+        Ok(Progress::Over)
     }
 
     /// Reads a part of a message, and where in the graph it comes from.
@@ -162,8 +182,11 @@ impl LangGraph {
         self.has_state = true;
         for message in &messages {
             self.read_message(message, Mode::Whole, sink);
-            if is_complete && let Some(at) = self.position(message.id.word()) {
-                self.messages[at].end_calls(sink);
+            if is_complete {
+                self.is_inside_message = false;
+                if let Some(at) = self.position(message.id.word()) {
+                    self.messages[at].end_calls(sink);
+                }
             }
         }
         Ok(())
@@ -201,12 +224,16 @@ impl LangGraph {
     fn read_message(&mut self, message: &Message<'_>, mode: Mode, sink: &mut Sink<'_>) {
         match message.from() {
             From::Assistant => self.read_assistant(message, mode, sink),
-            From::Tool => self.read_result(message, sink),
+            From::Tool => {
+                self.is_inside_message = false;
+                self.read_result(message, sink);
+            }
             From::Other => {}
         }
     }
 
     fn read_assistant(&mut self, message: &Message<'_>, mode: Mode, sink: &mut Sink<'_>) {
+        self.is_inside_message = message.will_be_marked();
         let at = self.message(message.id.word());
         let kept = self.messages.iter().map(MessageState::kept_bytes).sum::<usize>();
         let state = &mut self.messages[at];
@@ -277,99 +304,5 @@ impl LangGraph {
         let state = MessageState { id: bounded(id), number: self.count, ..Default::default() };
         self.messages.push_back(state);
         self.messages.len() - 1
-    }
-}
-
-/// An id that is remembered; empty if it is too long for that.
-fn bounded(id: &str) -> String {
-    if id.len() <= MAX_ID_BYTES { id.to_owned() } else { String::new() }
-}
-
-impl MessageState {
-    fn read_texts(&mut self, message: &Message<'_>, mode: Mode, sink: &mut Sink<'_>) {
-        // Where the texts of each kind begin that have not been read.
-        let mut seen = self.read;
-        message.pieces(&mut |kind, text| {
-            let text = match mode {
-                Mode::Deltas => text,
-                Mode::Whole => {
-                    let seen = &mut seen[kind as usize];
-                    let skipped = text.as_str().len().min(*seen);
-                    *seen -= skipped;
-                    self.read[kind as usize] += text.as_str().len() - skipped;
-                    match text.without_start(skipped) {
-                        Some(text) if !text.is_empty() => text,
-                        _ => return,
-                    }
-                }
-            };
-            let delta = Delta::new(text);
-            sink(match kind {
-                PieceKind::Text => Item::Text(delta),
-                PieceKind::Refusal => Item::Refusal(delta),
-                PieceKind::Reasoning => Item::Reasoning(delta),
-            });
-        });
-    }
-
-    fn read_chunks(&mut self, chunks: &[langchain::CallChunk<'_>], sink: &mut Sink<'_>) {
-        for (position, chunk) in chunks.iter().enumerate() {
-            let index = chunk.index.0.unwrap_or(position as u64);
-            let call = CallKey::Number(self.number, index);
-            let (id, name) = (chunk.id.filled(), chunk.name.filled());
-            if id.is_some() || name.is_some() {
-                let id = id.unwrap_or_default();
-                if self.calls.len() < MAX_CALLS && !self.calls.iter().any(|it| it.index == index) {
-                    self.calls.push(CallState { index, id: bounded(id.as_str()), whole: None });
-                }
-                sink(Item::ToolStart { call, id, name: name.unwrap_or_default(), choice: 0 });
-            }
-            if let Some(text) = chunk.args.filled() {
-                sink(Item::ToolArguments { call, text });
-            }
-        }
-    }
-
-    /// The bytes of arguments that are kept.
-    fn kept_bytes(&self) -> usize {
-        self.calls.iter().filter_map(|call| call.whole.as_deref()).map(str::len).sum()
-    }
-
-    /// Reads calls of which each part has the whole arguments so far, and keeps as many bytes of them as it may.
-    fn read_calls(&mut self, calls: &[langchain::Call<'_>], may: usize, sink: &mut Sink<'_>) {
-        let may = may + self.kept_bytes();
-        for (position, call) in calls.iter().enumerate() {
-            let index = position as u64;
-            let id = call.id.word();
-            if !id.is_empty() && self.ended.iter().any(|ended| ended == id) {
-                continue;
-            }
-            let whole = call.args.map(RawValue::get).filter(|args| args.len() <= may / calls.len());
-            let whole = whole.map(str::to_owned);
-            if let Some(open) = self.calls.iter_mut().find(|open| open.index == index) {
-                open.whole = whole.or(open.whole.take());
-                continue;
-            }
-            if self.calls.len() == MAX_CALLS {
-                return;
-            }
-            self.calls.push(CallState { index, id: bounded(id), whole });
-            sink(Item::ToolStart {
-                call: CallKey::Number(self.number, index),
-                id: call.id.get().unwrap_or_default(),
-                name: call.name.get().unwrap_or_default(),
-                choice: 0,
-            });
-        }
-    }
-
-    fn end_calls(&mut self, sink: &mut Sink<'_>) {
-        for call in self.calls.drain(..) {
-            let arguments = call.whole.as_deref().map(Escaped::new);
-            sink(Item::ToolEnd { call: CallKey::Number(self.number, call.index), arguments });
-            if self.ended.len() < MAX_CALLS {
-                self.ended.push(call.id);
-            }
-        }
     }
 }

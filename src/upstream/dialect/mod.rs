@@ -20,6 +20,7 @@ mod gemini;
 mod item;
 mod langchain;
 mod langgraph;
+mod langgraph_message;
 mod ollama;
 mod openai_chat;
 mod openai_responses;
@@ -33,9 +34,9 @@ mod translation;
 pub(super) use detection::{detect, dialect_of_headers};
 pub use item::{Failure, Usage};
 use item::{Item, NotJson, Progress};
-pub use summary::{ReplySummary, SummaryToolCall};
+pub use summary::{Collected, ReplySummary, SummaryToolCall};
 pub use translation::{Conclusion, Outcome};
-pub(super) use translation::{Translation, Untranslatable};
+pub(super) use translation::{Translation, Untranslatable, is_keep_alive};
 
 use crate::protocol::Dialect;
 

@@ -37,6 +37,9 @@ struct Choice<'a> {
     message: Option<Message<'a>>,
     #[serde(borrow, default)]
     finish_reason: Text<'a>,
+    /// OpenRouter's, of a choice that failed.
+    #[serde(borrow, default)]
+    error: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
@@ -126,7 +129,9 @@ impl Reader for OpenaiChat {
             sink(Item::Unknown);
             return Ok(self.progress());
         };
-        if let Some(error) = chunk.error {
+        let of_choice =
+            || chunk.choices.iter().flatten().find_map(|choice: &Choice<'_>| choice.error);
+        if let Some(error) = chunk.error.or_else(of_choice) {
             sink(Item::End(End::Failed(Failure::read(error.get()))));
             return Ok(Progress::Over);
         }

@@ -87,10 +87,24 @@ struct OutputItem<'a> {
     call_id: Text<'a>,
     #[serde(borrow, default)]
     name: Text<'a>,
+    /// A text of JSON, or an object.
     #[serde(borrow, default)]
-    arguments: Text<'a>,
+    arguments: Option<&'a RawValue>,
     #[serde(borrow, default)]
-    input: Text<'a>,
+    input: Option<&'a RawValue>,
+    /// What the client is to do, in calls that have it in place of arguments.
+    #[serde(borrow, default)]
+    action: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    actions: Option<&'a RawValue>,
+    #[serde(borrow, default)]
+    operation: Option<&'a RawValue>,
+    /// Where the commands of a shell call run.
+    #[serde(borrow, default)]
+    environment: Option<Kind<'a>>,
+    /// Who runs a tool search.
+    #[serde(borrow, default)]
+    execution: Text<'a>,
     #[serde(borrow, default)]
     status: Text<'a>,
     #[serde(borrow, default)]
@@ -99,6 +113,12 @@ struct OutputItem<'a> {
     content: Option<Vec<Part<'a>>>,
     #[serde(borrow, default)]
     summary: Option<Vec<Part<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct Kind<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Text<'a>,
 }
 
 #[derive(Deserialize)]
@@ -233,9 +253,22 @@ impl OpenaiResponses {
         let item = json.and_then(|json| parse::<OutputItem<'_>>(json.get()).ok().flatten());
         let (Some(json), Some(item)) = (json, item) else { return sink(Item::Unknown) };
         let kind = item.kind.word();
-        // The calls of tools that the client runs, and of those that OpenAI runs itself.
-        let is_of_client = matches!(kind, "function_call" | "custom_tool_call");
-        let Some(tool) = kind.strip_suffix("_call").filter(|_| kind.len() > 5) else { return };
+        if let Some(tool) = kind.strip_suffix("_call_output") {
+            if is_done {
+                let id = item.call_id.filled().unwrap_or_default();
+                let (name, result) = (Escaped::new(tool), json.get());
+                sink(Item::ToolResult(ToolResult { id, name, result, is_error: false }));
+            }
+            return;
+        }
+        let Some(tool) = kind.strip_suffix("_call").filter(|tool| !tool.is_empty()) else {
+            // Texts and thoughts come in deltas. Others, such as the question whether a tool may run, come only so.
+            if is_done && !matches!(kind, "message" | "reasoning") {
+                sink(Item::Native);
+            }
+            return;
+        };
+        let is_of_client = item.is_of_client();
         let id = item.call_id.filled().or(item.id.filled()).unwrap_or_default();
         let call = CallKey::Number(0, index);
         if !self.begun.contains(&index) && self.begun.len() < MAX_ITEMS {
@@ -246,8 +279,7 @@ impl OpenaiResponses {
         self.has_said_something = true;
         self.has_called_tool |= is_of_client;
         if is_done {
-            let arguments = item.arguments.filled().or(item.input.filled());
-            sink(Item::ToolEnd { call, arguments });
+            sink(Item::ToolEnd { call, arguments: item.arguments() });
             if !is_of_client {
                 let name = item.name.filled().unwrap_or_else(|| Escaped::new(tool));
                 let is_error = item.error.is_some() || item.status.word() == "failed";
@@ -312,6 +344,29 @@ impl OpenaiResponses {
             }
             self.read_item(Some(json), index as u64, true, sink);
         }
+    }
+}
+
+impl<'a> OutputItem<'a> {
+    /// Whether the model waits for the client to run the tool; others OpenAI runs itself.
+    fn is_of_client(&self) -> bool {
+        match self.kind.word() {
+            "function_call" | "custom_tool_call" | "computer_call" | "local_shell_call"
+            | "apply_patch_call" => true,
+            "shell_call" => {
+                self.environment.as_ref().is_none_or(|place| place.kind.word() == "local")
+            }
+            "tool_search_call" => self.execution.word() == "client",
+            _ => false,
+        }
+    }
+
+    /// `None` = those of the deltas are all.
+    fn arguments(&self) -> Option<Escaped<'a>> {
+        let written = self.arguments.or(self.input);
+        let done = || self.action.or(self.actions).or(self.operation);
+        let arguments = written.or_else(|| self.is_of_client().then(done).flatten())?;
+        Some(Escaped::of_value(arguments)).filter(|arguments| !arguments.is_empty())
     }
 }
 

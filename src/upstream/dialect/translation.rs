@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::failure::is_failure;
 use super::item::{Delta, End, Failure, Item, NotJson, Progress};
 use super::publication::Writer;
 use super::summary::ReplySummary;
@@ -15,6 +16,9 @@ use crate::config::Publish;
 use crate::protocol::{Dialect, ErrorCode, ErrorEvent, json_text};
 use crate::telemetry;
 use crate::telemetry::upstreams::UpstreamMetrics;
+
+/// The names of events that only show that the stream is alive.
+const KEEP_ALIVES: [&str; 5] = ["ping", "heartbeat", "keepalive", "keep-alive", "keep_alive"];
 
 /// The most texts that wait for the second half of a character at once.
 const MAX_HALVES: usize = 64;
@@ -108,8 +112,8 @@ impl Translation {
 
     /// Takes an event of the stream. Nothing may be taken after [`Translation::is_over`].
     pub fn take(&mut self, name: &str, data: &str) -> Result<(), Untranslatable> {
-        // Every dialect that names its failures does it so.
-        if name == "error" {
+        // Every dialect that names its failures does it so. LangGraph's have the path to a subgraph behind the name.
+        if name.split('|').next() == Some("error") {
             if self.state.publish == Publish::Native {
                 // A text is only in the terminal event.
                 let _ = self.state.publish_native(name, data);
@@ -119,6 +123,12 @@ impl Translation {
             return Ok(());
         }
         match self.read(Event { name, data }) {
+            Err(NotJson) if is_keep_alive(name, data) => Ok(()),
+            // An event that is only a name.
+            Err(NotJson) if data.trim().is_empty() => {
+                telemetry::dialects::unknown_event(self.state.metrics.name(), self.state.dialect);
+                self.state.publish_native(name, "")
+            }
             Err(NotJson) => match json_text(data) {
                 // Python writes NaN, which is now in quotes.
                 Some(Cow::Owned(json)) => self
@@ -133,15 +143,21 @@ impl Translation {
     fn read(&mut self, event: Event<'_>) -> Result<Result<(), Untranslatable>, NotJson> {
         let state = &mut self.state;
         let mut taken = Ok(());
-        let mut is_passed = false;
+        let (mut is_passed, mut has_failed) = (false, false);
         let mut sink = |item: Item<'_>| match item {
-            Item::Unknown | Item::Native if is_passed => {}
+            // A server in between may write it, in a form of its own.
+            Item::Unknown if is_unnamed(event.name) && is_failure(event.data) => has_failed = true,
+            Item::Unknown | Item::Native if is_passed || KEEP_ALIVES.contains(&event.name) => {}
             item => {
                 is_passed |= matches!(item, Item::Unknown | Item::Native);
                 taken = taken.and_then(|()| state.take(item, event));
             }
         };
-        let progress = self.reader.read(event, &mut sink)?;
+        let mut progress = self.reader.read(event, &mut sink)?;
+        if has_failed {
+            state.set_end(End::Failed(Failure::read(event.data)));
+            progress = Progress::Over;
+        }
         if self.state.publish == Publish::Native {
             taken = taken.and_then(|()| self.state.publish_native(event.name, event.data));
         }
@@ -173,6 +189,11 @@ impl Translation {
     /// Whether what has come proves that the reply has ended.
     pub fn has_ended(&self) -> bool {
         self.progress != Progress::Running
+    }
+
+    /// Whether something waits for [`Translation::next`].
+    pub fn has_publications(&self) -> bool {
+        !self.state.publications.is_empty()
     }
 
     /// Whether nothing that counts can follow.
@@ -304,8 +325,10 @@ impl State {
         if text.is_empty() {
             return;
         }
-        if kind != TextKind::Reasoning && choice == 0 {
-            self.summary.add_text(text);
+        match kind {
+            _ if choice != 0 => {}
+            TextKind::Text | TextKind::Refusal => self.summary.add_text(text),
+            TextKind::Reasoning => self.summary.add_reasoning(text),
         }
         if self.publish == Publish::Events {
             self.publications.push_back(match kind {
@@ -339,6 +362,16 @@ impl State {
         self.publications.push_back(self.writer.native(name, &json));
         Ok(())
     }
+}
+
+/// Whether the stream gives an event no name; `message` is the default of event streams.
+fn is_unnamed(name: &str) -> bool {
+    matches!(name, "" | "message")
+}
+
+/// Whether an event that is not JSON only shows that the stream is alive.
+pub(in crate::upstream) fn is_keep_alive(name: &str, data: &str) -> bool {
+    KEEP_ALIVES.contains(&name) || (is_unnamed(name) && data.trim().is_empty())
 }
 
 /// Publishes an event, where the objects of the API are not published in its place.

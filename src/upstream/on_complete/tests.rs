@@ -6,6 +6,7 @@ fn posting() -> Arc<OnComplete> {
         timeout: Duration::from_secs(1),
         headers: Vec::new(),
         signing_secret: None,
+        include: Vec::new(),
     };
     OnComplete::new("worker", &config).unwrap()
 }

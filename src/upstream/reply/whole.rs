@@ -2,7 +2,7 @@
 
 use super::{Content, Reply};
 use crate::telemetry::upstreams::ReplyEnd;
-use crate::upstream::dialect::ReplySummary;
+use crate::upstream::dialect::{Collected, ReplySummary};
 use crate::upstream::own_events;
 
 impl Reply {
@@ -23,11 +23,11 @@ impl Reply {
         self.summary_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Collects up to this many bytes of text, and as many of tool calls, for what the reply came to.
-    pub fn collect(&mut self, max_bytes: usize) {
-        self.collected_bytes = max_bytes;
-        if let Some(summary) = self.summary_mut() {
-            summary.collect(max_bytes);
+    /// Collects texts and tool calls for what the reply came to.
+    pub fn collect(&mut self, collected: Collected) {
+        match self.summary_mut() {
+            Some(summary) => summary.collect(collected),
+            None => self.to_collect = Some(collected),
         }
     }
 

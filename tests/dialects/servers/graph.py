@@ -1,5 +1,7 @@
 """An agent with one tool. The first message is the name of the script that its model follows."""
 
+import time
+
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
@@ -21,6 +23,7 @@ SCRIPTS = {
     ],
     "tool": [call(id="call_1", name="weather"), call(args='{"city":'), call(args='"Rome"}')],
     "error": [{"content": "Grüß"}],
+    "hang": [{"content": "Grüß"}] * 200,
 }
 
 
@@ -33,6 +36,8 @@ class ScriptedModel(BaseChatModel):
         name = "text" if any(message.type == "tool" for message in messages) else messages[0].content
         for fields in SCRIPTS[name]:
             yield ChatGenerationChunk(message=AIMessageChunk(**fields))
+            if name == "hang":
+                time.sleep(0.1)
         if name == "error":
             raise RuntimeError("the model is overloaded")
 

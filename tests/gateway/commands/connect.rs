@@ -1,6 +1,6 @@
 //! `tidegate check --connect`.
 
-use super::super::rig::{Reply, Upstream};
+use super::super::rig::{Reply, TlsFront, Upstream};
 use super::*;
 
 /// Runs the command on a config with these sections, and returns the code and the lines about servers.
@@ -109,4 +109,75 @@ async fn what_cannot_be_used_is_named_without_secrets() {
     }
     assert!(lines[2].starts_with(&format!("proxy.upstream: http://{dead} ")), "{lines:?}");
     assert!(lines[3].starts_with("upstream.ai.urls[0]: "), "{lines:?}");
+}
+
+/// What answers at all can be used: most APIs do not know OPTIONS, and an on_complete URL takes POST only.
+#[tokio::test]
+async fn any_other_status_is_an_answer() {
+    let upstream = Upstream::start(|request| match request.path.as_str() {
+        "/missing" => Reply::status(404),
+        "/broken" => Reply::status(500),
+        "/moved" => Reply::status(301),
+        _ => Reply::status(401),
+    })
+    .await;
+    let sections = format!(
+        "{}[upstream.ai]\nkind = \"http\"\nurls = [\"{}\", \"{}\", \"{}\"]\non_complete = {{ url = \"{}\" }}\n",
+        route("ai"),
+        upstream.url("/missing"),
+        upstream.url("/broken"),
+        upstream.url("/moved"),
+        upstream.url("/replies?key=s3cret"),
+    );
+    let (code, lines) = check(&sections).await;
+    assert_eq!(code, Some(0), "{lines:?}");
+    for (line, (key, status)) in lines.iter().zip([
+        ("upstream.ai.urls[0]", "404 Not Found"),
+        ("upstream.ai.urls[1]", "500 Internal Server Error"),
+        ("upstream.ai.urls[2]", "301 Moved Permanently"),
+        ("upstream.ai.on_complete.url", "401 Unauthorized"),
+    ]) {
+        let expected = format!("{key}: {} answers (with {status} to OPTIONS)", upstream.url(""));
+        assert_eq!(*line, expected);
+    }
+    assert_eq!(lines.len(), 4);
+}
+
+#[tokio::test]
+async fn why_a_server_cannot_be_used_is_said_without_its_secrets() {
+    let redis = Redis::start().await;
+    let () = redis.run(&["CONFIG", "SET", "requirepass", "the-right-one"]).await;
+    let upstream = Upstream::accepting().await;
+    let address = upstream.url("").trim_start_matches("http://").to_owned();
+    let tls = TlsFront::start("localhost", address.parse().expect("an address")).await;
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let sections = format!(
+        "[engine]\nkind = \"redis\"\n[engine.redis]\nurl = \"redis://:wr0ng-s3cret@{}\"\n\
+         [jwt]\njwks_url = \"https://{address}/keys?token=s3cret\"\n\
+         [proxy]\nupstream = \"https://{address}\"\ntimeout = \"2s\"\n\
+         {}authorize = {{ url = \"http://nowhere.invalid/may?token=s3cret\" }}\n\
+         [upstream.ai]\nkind = \"http\"\nurl = \"https://127.0.0.1:{}/s3cret\"\n\
+         [upstream.ai.on_complete]\nurl = \"http://{}/?s3cret\"\ntimeout = \"200ms\"\n",
+        redis.address(),
+        route("ai").replace("[\"anonymous\"]", "[\"bearer\"]"),
+        tls.port(),
+        silent.local_addr().unwrap(),
+    );
+    let (code, lines) = check(&sections).await;
+    assert_eq!(code, Some(1), "{lines:?}");
+    assert!(!lines.concat().contains("s3cret"), "{lines:?}");
+    for (line, (key, parts)) in lines.iter().zip([
+        ("engine.redis.url", ["WRONGPASS", "invalid"]),
+        ("jwt.jwks_url", ["", ""]),
+        ("proxy.upstream", ["", ""]),
+        ("authorize of /ws/{room}/", ["http://nowhere.invalid ", "lookup"]),
+        ("upstream.ai.url", ["certificate", ""]),
+        ("upstream.ai.on_complete.url", ["no answer within 200ms", ""]),
+    ]) {
+        assert!(line.starts_with(key) && line.contains(" cannot be used: "), "{line}");
+        for part in parts {
+            assert!(line.contains(part), "no {part} in {line}");
+        }
+    }
+    assert_eq!(lines.len(), 6, "{lines:?}");
 }

@@ -133,3 +133,28 @@ async fn a_whole_history_fits() {
     client.send_text(&format!(r#"{{"message":"{}"}}"#, "x".repeat((1 << 20) - 13))).await;
     assert_eq!(client.closed().await, Some(1009));
 }
+
+/// The request of an API that takes no member that it does not know stands in a member of its own, beside those of the
+/// gateway.
+#[tokio::test]
+async fn a_strict_api_gets_its_own_request_alone() {
+    let upstream = Upstream::accepting().await;
+    let lines = "body = { field = \"request\", type = \"object\", required = true }";
+    let gateway = Gateway::start(settings(&upstream, lines)).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    let own = r#"{ "id":"chat-1", "type":"x","message":null,"messages":[{"role":"user","content":"hi"}],"n":1.50 }"#;
+    for id in ["m-1", "m-2"] {
+        let message = format!(r#"{{"id":"{id}","request":{own}}}"#);
+        let request = sent(&mut client, &upstream, &message).await;
+        assert_eq!(request.body, own.as_bytes());
+        let key = request.header("idempotency-key").expect("a key");
+        assert!(key.ends_with(&format!(":{id}")), "{key}");
+    }
+    for (message, text) in [
+        (r#"{"message":"hi"}"#, "request is required"),
+        (r#"{"request":[]}"#, "request must be an object"),
+    ] {
+        let error = refused(&mut client, message).await;
+        assert_eq!(error, (json!("upstream_rejected"), json!(text)));
+    }
+}

@@ -16,6 +16,7 @@ pub mod backend;
 pub mod client;
 pub mod echo;
 pub mod frame;
+pub mod free_port;
 pub mod gateway;
 pub mod http;
 pub mod jwt;
@@ -31,6 +32,7 @@ pub mod upstream;
 
 pub use backend::Backend;
 pub use client::Client;
+pub use free_port::free_address;
 pub use gateway::Gateway;
 pub use raw::RawClient;
 pub use raw_server::{RawPeer, RawServer};

@@ -1,6 +1,5 @@
 //! A real redis-server for one test, which can be stopped, paused and started again.
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 
 use redis::AsyncConnectionConfig;
@@ -8,7 +7,7 @@ use redis::aio::MultiplexedConnection;
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use super::{DEADLINE, until};
+use super::{DEADLINE, free_address, until};
 
 /// A redis-server that keeps nothing on disk unless it is durable. It is killed when dropped.
 pub struct Redis {
@@ -79,7 +78,7 @@ impl Redis {
         let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
         loop {
             // The port is free now. If another process takes it first, the next port is tried.
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            let port = free_address().port();
             let directory = tempfile::tempdir().expect("a temporary directory");
             let options = options.clone();
             let mut redis = Self { port, directory, durable, tls, options, server: None };

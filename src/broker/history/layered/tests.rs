@@ -176,7 +176,7 @@ async fn a_terminal_event_ends_its_generation_in_the_same_step() {
     };
     let has_ended = async |task: &str| state(task).await.unwrap().starts_with("ended ");
     for task in ["x", "y"] {
-        bench.redis.record_generation_start(&channel(), task).await.unwrap();
+        bench.redis.record_generation_start(&channel(), task, None).await.unwrap();
     }
     // An event without a task id may end any of several generations.
     bench.import(None, &[("1", "end")], Some(ReplyEnd::Unnamed)).await;

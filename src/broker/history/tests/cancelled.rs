@@ -54,7 +54,7 @@ async fn events_of_cancelled_tasks_are_refused(bench: Bench) {
             }
             assert_eq!(refused(json).await, is_refused, "{name}: {json}");
         }
-        bench.history.record_generation_start(&channel, "t").await.unwrap();
+        bench.history.record_generation_start(&channel, "t", None).await.unwrap();
         assert!(!refused(r#"{"event":"chunk","task_id":"t"}"#).await);
     }
 }

@@ -107,6 +107,7 @@ on_both_engines! {
     several_publications_are_published_in_one_step,
     several_channels_have_their_own_outcomes,
     late_clients_start_at_the_running_generation,
+    a_generation_that_gets_another_id_keeps_its_start_and_counts_once,
     the_gateways_terminal_event_records_the_end,
     a_generation_whose_start_was_trimmed_is_cut,
     a_page_is_limited_in_bytes,
@@ -142,7 +143,7 @@ fn text(publication: &Delivery) -> &str {
 async fn a_generation_whose_start_was_trimmed_is_cut(bench: Bench) {
     let channel = channel("five_1");
     bench.fill(&channel, 2).await;
-    bench.history.record_generation_start(&channel, "task").await.unwrap();
+    bench.history.record_generation_start(&channel, "task", None).await.unwrap();
     bench.fill(&channel, 5).await;
     let page = bench.read(&channel, ReadFrom::Running).await;
     assert_eq!((page.after, page.is_cut), (Some(2), false));
@@ -266,9 +267,9 @@ async fn several_channels_have_their_own_outcomes(bench: Bench) {
 async fn late_clients_start_at_the_running_generation(bench: Bench) {
     let channel = channel("five_1");
     bench.fill(&channel, 2).await;
-    bench.history.record_generation_start(&channel, "one").await.unwrap();
+    bench.history.record_generation_start(&channel, "one", None).await.unwrap();
     bench.fill(&channel, 2).await;
-    bench.history.record_generation_start(&channel, "two").await.unwrap();
+    bench.history.record_generation_start(&channel, "two", None).await.unwrap();
     bench.fill(&channel, 1).await;
     let seen = async || offsets(&bench.read(&channel, ReadFrom::Running).await);
     assert_eq!(seen().await, [3, 4, 5]);
@@ -276,7 +277,7 @@ async fn late_clients_start_at_the_running_generation(bench: Bench) {
     assert_eq!(seen().await, [5]);
     bench.history.record_generation_end(&channel, "two").await.unwrap();
     assert!(seen().await.is_empty());
-    bench.history.record_generation_start(&channel, "three").await.unwrap();
+    bench.history.record_generation_start(&channel, "three", None).await.unwrap();
     let last = bench.fill(&channel, 8).await;
     // The page starts at the oldest stored publication.
     let page = bench.read(&channel, ReadFrom::Running).await;
@@ -284,11 +285,30 @@ async fn late_clients_start_at_the_running_generation(bench: Bench) {
     assert_eq!(page.publications.len(), 5);
 }
 
+async fn a_generation_that_gets_another_id_keeps_its_start_and_counts_once(bench: Bench) {
+    let channel = channel("five_1");
+    let history = &bench.history;
+    let seen = async || offsets(&bench.read(&channel, ReadFrom::Running).await);
+    history.record_generation_start(&channel, "first", None).await.unwrap();
+    bench.fill(&channel, 1).await;
+    for (name, replaced) in [("second", "first"), ("third", "second"), ("third", "unknown")] {
+        history.record_generation_start(&channel, name, Some(replaced)).await.unwrap();
+        history.record_generation_end(&channel, replaced).await.unwrap();
+        assert_eq!(seen().await, [1], "{name}");
+    }
+    history.record_generation_end(&channel, "third").await.unwrap();
+    assert!(seen().await.is_empty());
+    // One that was ended under its former id, or was never recorded, starts now.
+    history.record_generation_start(&channel, "new", Some("first")).await.unwrap();
+    bench.fill(&channel, 1).await;
+    assert_eq!(seen().await, [2]);
+}
+
 async fn the_gateways_terminal_event_records_the_end(bench: Bench) {
     let channel = channel("five_1");
     for (task, cancellation) in [("one", None), ("two", Some(Cancellation { unnamed: None }))] {
-        bench.history.record_generation_start(&channel, task).await.unwrap();
-        bench.history.record_generation_start(&channel, "other").await.unwrap();
+        bench.history.record_generation_start(&channel, task, None).await.unwrap();
+        bench.history.record_generation_start(&channel, "other", None).await.unwrap();
         let chunk = bench.fill(&channel, 1).await;
         let end = terminal_event(task, cancellation);
         let published = bench.publisher.end_generation(&channel, &end).await.unwrap();

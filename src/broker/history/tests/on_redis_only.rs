@@ -8,7 +8,7 @@ async fn an_end_is_recorded_by_whichever_node_delivers_it() {
         let (bench, channel) = (Bench::redis().await, channel("long_1"));
         let history = &bench.history;
         let start = async |task| {
-            history.record_generation_start(&channel, task).await.unwrap();
+            history.record_generation_start(&channel, task, None).await.unwrap();
             bench.fill(&channel, 1).await.offset
         };
         let settle = async |task, offset| {
@@ -105,7 +105,7 @@ async fn the_keys_of_a_channel_share_a_cluster_slot() {
     let once = PublishOnce { key: "k".to_owned(), number: 1, ttl: TTL, unless: None };
     let published = publisher.publish(&channel, "{}".into(), Some(&once)).await.unwrap();
     let history = publisher.history();
-    history.record_generation_start(&channel, "t").await.unwrap();
+    history.record_generation_start(&channel, "t", None).await.unwrap();
     let cancellation = Some(Cancellation { unnamed: None });
     publisher.end_generation(&channel, &terminal_event("t", cancellation)).await.unwrap();
     let event = r#"{"event":"chunk","task_id":"t"}"#;

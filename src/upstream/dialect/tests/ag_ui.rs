@@ -139,3 +139,11 @@ fn states_and_unknown_events_are_passed_on() {
         Some(Outcome::Completed),
     );
 }
+
+#[test]
+fn a_stream_may_have_several_runs() {
+    let (started, finished) = (r#"{"type":"RUN_STARTED"}"#, r#"{"type":"RUN_FINISHED"}"#);
+    let complete = r#"{"event":"complete","finish_reason":"stop"}"#;
+    check_run(&[started, finished, started, finished], &[complete], Some(Outcome::Completed));
+    check_run(&[started, finished, started], &[], None);
+}

@@ -185,3 +185,34 @@ fn the_ends_of_a_data_stream() {
         Some(Outcome::Completed),
     );
 }
+
+/// A route joins streams, each of which ends with `finish`.
+#[test]
+fn a_step_after_a_finish_must_end_as_well() {
+    let delta = r#"{"type":"text-delta","id":"0","delta":"Hi"}"#;
+    let finish = r#"{"type":"finish","finishReason":"stop"}"#;
+    let step = r#"{"type":"start-step"}"#;
+    let hi = r#"{"event":"chunk","chunk":"Hi"}"#;
+    let complete = r#"{"event":"complete","finish_reason":"stop"}"#;
+    check_ui(&[finish, step, delta], &[hi], None);
+    check_ui(&[finish, r#"{"type":"start"}"#, step, delta], &[hi], None);
+    let step_end = r#"{"type":"finish-step"}"#;
+    check_ui(&[finish, step, delta, step_end], &[hi, complete], Some(Outcome::Completed));
+    check_ui(&[finish, step, delta, finish], &[hi, complete], Some(Outcome::Completed));
+}
+
+#[test]
+fn a_message_that_is_not_streamed() {
+    let body = r#"{"id":"m","role":"assistant","parts":[{"type":"step-start"},{"type":"reasoning","text":"hm"},{"type":"text","text":"Hi"},{"type":"tool-f","toolCallId":"c"}]}"#;
+    check_json(
+        Dialect::AiSdk,
+        body,
+        &[
+            r#"{"event":"reasoning","reasoning":"hm"}"#,
+            r#"{"event":"chunk","chunk":"Hi"}"#,
+            &format!(r#"{{"event":"native","data":{body}}}"#),
+            r#"{"event":"complete","finish_reason":"stop"}"#,
+        ],
+        Some(Outcome::Completed),
+    );
+}

@@ -92,3 +92,23 @@ fn parts_of_arguments_pass_as_they_are() {
     let native = format!(r#"{{"event":"native","data":{part}}}"#);
     check_gemini(&[part], &[&native], None);
 }
+
+/// Some models give a reason with each part, of which the last one counts.
+#[test]
+fn text_after_a_reason_is_read() {
+    let part = |text: &str, reason: &str| {
+        format!(
+            r#"{{"candidates":[{{"content":{{"parts":[{{"text":"{text}"}}]}},"finishReason":"{reason}"}}]}}"#
+        )
+    };
+    check_gemini(
+        &[&part("Hi", "STOP"), &part(" there", "STOP"), &part("!", "MAX_TOKENS")],
+        &[
+            r#"{"event":"chunk","chunk":"Hi"}"#,
+            r#"{"event":"chunk","chunk":" there"}"#,
+            r#"{"event":"chunk","chunk":"!"}"#,
+            r#"{"event":"complete","finish_reason":"length","raw_finish_reason":"MAX_TOKENS"}"#,
+        ],
+        Some(Outcome::Completed),
+    );
+}

@@ -224,3 +224,75 @@ fn langserve() {
         Some(Outcome::Failed),
     );
 }
+
+/// A server ends the body when a run is stopped from elsewhere, without a word.
+#[test]
+fn a_run_that_is_stopped_inside_a_message_is_not_whole() {
+    let open = chunk("m1", r#""content":"Hi","chunk_position":null"#);
+    let last = chunk("m1", r#""content":"","chunk_position":"last""#);
+    let values = ("values", r#"{"a":1}"#);
+    let native = r#"{"event":"native","name":"values","data":{"a":1}}"#;
+    check_run(&named(&[METADATA, ("messages", &open)]), &[HI_EVENT], None);
+    check_run(
+        &named(&[METADATA, ("messages", &open), ("messages", &last)]),
+        &[HI_EVENT, STOP],
+        Some(Outcome::Completed),
+    );
+    // A node may stop to read its model, and the graph goes on.
+    check_run(
+        &named(&[METADATA, ("messages", &open), values]),
+        &[HI_EVENT, native, STOP],
+        Some(Outcome::Completed),
+    );
+    let partial = open.replace(",{\"langgraph_node\":\"agent\",\"run_id\":\"r\"}", "");
+    let known = ("messages/metadata", r#"{"m1":{}}"#);
+    check_run(&named(&[METADATA, known, ("messages/partial", &partial)]), &[HI_EVENT], None);
+    check_run(
+        &named(&[METADATA, known, ("messages/partial", &partial), ("messages/complete", &partial)]),
+        &[HI_EVENT, STOP],
+        Some(Outcome::Completed),
+    );
+}
+
+#[test]
+fn a_failure_of_a_subgraph_is_one() {
+    check_run(
+        &named(&[METADATA, ("error|agent:1", r#"{"error":"ValueError","message":"no"}"#)]),
+        &[r#"{"event":"error","error":"no","code":"task_failed","upstream_code":"ValueError"}"#],
+        Some(Outcome::Failed),
+    );
+}
+
+#[test]
+fn whole_answers() {
+    let state = r#"{"messages":[{"type":"human","id":"h0","content":"a"},{"type":"ai","id":"a0","content":"old"},{"type":"human","id":"h1","content":"b"},{"type":"ai","id":"a1","content":"","tool_calls":[{"id":"c1","name":"weather","args":{"city":"Rome"}}]},{"type":"tool","id":"t","tool_call_id":"c1","name":"weather","content":"clear in Rome"},{"type":"ai","id":"a2","content":"Hi"}]}"#;
+    let check =
+        |body: &str, events: &[&str], end| check_json(Dialect::Langgraph, body, events, end);
+    check(state, &[CALL_START, CALL_END, RESULT, HI_EVENT, STOP], Some(Outcome::Completed));
+    check(
+        r#"{"__error__":{"error":"RuntimeError","message":"no"}}"#,
+        &[r#"{"event":"error","error":"no","code":"task_failed","upstream_code":"RuntimeError"}"#],
+        Some(Outcome::Failed),
+    );
+    let waiting = r#"{"__interrupt__":[{"value":"ok?"}]}"#;
+    check(
+        waiting,
+        &[
+            &format!(r#"{{"event":"native","data":{waiting}}}"#),
+            r#"{"event":"complete","finish_reason":"pause","raw_finish_reason":"interrupt"}"#,
+        ],
+        Some(Outcome::Completed),
+    );
+    check(
+        r#"{"output":"Hi","metadata":{"run_id":"r"}}"#,
+        &[HI_EVENT, STOP],
+        Some(Outcome::Completed),
+    );
+    check(
+        r#"{"output":{"type":"ai","id":"m","content":"Hi"},"metadata":{"run_id":"r"}}"#,
+        &[HI_EVENT, STOP],
+        Some(Outcome::Completed),
+    );
+    // Anything else is no answer.
+    check(r#"{"a":1}"#, &[r#"{"event":"native","data":{"a":1}}"#], None);
+}

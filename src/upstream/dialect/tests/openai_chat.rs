@@ -295,3 +295,49 @@ fn a_whole_answer_is_one_chunk() {
         Some(Outcome::Completed),
     );
 }
+
+/// OpenRouter, and Mistral.
+#[test]
+fn a_choice_may_end_with_an_error() {
+    check_chat(
+        &[&chunk(r#"{"content":"Hi"}"#, r#""error""#)],
+        &[
+            r#"{"event":"chunk","chunk":"Hi"}"#,
+            r#"{"event":"error","error":"the service failed while it replied","code":"task_failed","upstream_code":"error"}"#,
+        ],
+        Some(Outcome::Failed),
+    );
+    check_chat(
+        &[
+            r#"{"choices":[{"index":0,"delta":{"content":""},"finish_reason":"error","error":{"code":502,"message":"Busy"}}]}"#,
+        ],
+        &[r#"{"event":"error","error":"Busy","code":"task_failed","upstream_code":"502"}"#],
+        Some(Outcome::Failed),
+    );
+}
+
+/// Of servers in between, and of those with other forms of their own.
+#[test]
+fn objects_that_say_that_they_are_errors_fail() {
+    for (error, code) in [
+        (
+            r#"{"object":"error","message":"Busy","type":"ServerError","param":null,"code":503}"#,
+            "ServerError",
+        ),
+        (r#"{"type":"error","message":"Busy","code":"503"}"#, "503"),
+    ] {
+        check_chat(
+            &[error],
+            &[&format!(
+                r#"{{"event":"error","error":"Busy","code":"task_failed","upstream_code":"{code}"}}"#
+            )],
+            Some(Outcome::Failed),
+        );
+    }
+    for other in
+        [r#"{"error":null,"status":"ok"}"#, r#"{"error":false}"#, r#"{"type":"x","error":1}"#]
+    {
+        let native = format!(r#"{{"event":"native","data":{other}}}"#);
+        check(Dialect::AgUi, &[other], &[&native], None);
+    }
+}

@@ -157,3 +157,62 @@ fn a_whole_answer() {
         Some(Outcome::Completed),
     );
 }
+
+#[test]
+fn tools_that_the_client_runs_have_no_result() {
+    let done = |item: &str| {
+        format!(r#"{{"type":"response.output_item.done","output_index":0,"item":{item}}}"#)
+    };
+    let end = r#"{"type":"response.completed","response":{"status":"completed"}}"#;
+    for (item, name, arguments) in [
+        (
+            r#"{"type":"computer_call","id":"i","call_id":"c1","action":{"type":"wait"}}"#,
+            "computer",
+            r#"{\"type\":\"wait\"}"#,
+        ),
+        (
+            r#"{"type":"local_shell_call","call_id":"c1","action":{"command":["ls"]}}"#,
+            "local_shell",
+            r#"{\"command\":[\"ls\"]}"#,
+        ),
+        (
+            r#"{"type":"shell_call","call_id":"c1","environment":{"type":"local"},"action":{}}"#,
+            "shell",
+            "{}",
+        ),
+        (
+            r#"{"type":"apply_patch_call","call_id":"c1","operation":{"path":"a"}}"#,
+            "apply_patch",
+            r#"{\"path\":\"a\"}"#,
+        ),
+        (
+            r#"{"type":"tool_search_call","call_id":"c1","execution":"client","arguments":{"q":1}}"#,
+            "tool_search",
+            r#"{\"q\":1}"#,
+        ),
+    ] {
+        let call = |state: &str, more: &str| {
+            format!(r#"{{"event":"tool_call","state":"{state}","id":"c1","name":"{name}"{more}}}"#)
+        };
+        check_responses(
+            &[&done(item), end],
+            &[
+                &call("start", ""),
+                &call("end", &format!(r#","arguments":"{arguments}""#)),
+                r#"{"event":"complete","finish_reason":"tool_calls","raw_finish_reason":"completed"}"#,
+            ],
+            Some(Outcome::Completed),
+        );
+    }
+    let output = r#"{"type":"shell_call_output","call_id":"c1","output":[]}"#;
+    let request = done(r#"{"type":"mcp_approval_request","id":"a","name":"f"}"#);
+    check_responses(
+        &[&done(output), &request, &done(r#"{"type":"reasoning","id":"r"}"#), end],
+        &[
+            &format!(r#"{{"event":"tool_result","id":"c1","name":"shell","result":{output}}}"#),
+            &format!(r#"{{"event":"native","data":{request}}}"#),
+            r#"{"event":"complete","finish_reason":"stop","raw_finish_reason":"completed"}"#,
+        ],
+        Some(Outcome::Completed),
+    );
+}
