@@ -56,6 +56,10 @@ struct State {
     /// The channels whose turns are next. Each channel with a pass is in it, and perhaps some that have lost theirs.
     busy: VecDeque<ChannelName>,
     waiting: Waiting,
+    #[expect(
+        clippy::vec_box,
+        reason = "channels hold boxes, and an allocation is what this saves"
+    )]
     spare: Vec<Box<Pass>>,
     /// The buffer in which frames are joined, of at most [`pass::MAX_JOINED_BYTES`].
     joined: Vec<u8>,

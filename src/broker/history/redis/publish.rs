@@ -80,7 +80,7 @@ impl RedisHistory {
             .into_iter();
             is_lost |= answers.len() == 0;
             for (group, ..) in chunk {
-                if !answers.next().is_some_and(|answer| answer.is_ok()) {
+                if answers.next().is_none_or(|answer| answer.is_err()) {
                     outcomes[*group] = Err(EngineUnavailable);
                 }
             }
