@@ -24,7 +24,7 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Other tasks of the thread run after this many sockets were visited or bytes were written. The kernel is asked for new
 /// input each time, which takes about as long as one write.
-const SOCKETS_PER_POLL: usize = 128;
+const SOCKETS_PER_POLL: usize = 512;
 const BYTES_PER_POLL: usize = 1 << 20;
 
 /// A message from the engine thread to a worker thread. Messages arrive in the order in which they were sent.

@@ -57,7 +57,7 @@ async fn follow(gateway: Arc<Gateway>, channel: &'static str, leaves: bool) -> R
         if is_end {
             return Received { after, publications };
         }
-        if leaves && offset % LEAVE_AFTER == 0 {
+        if leaves && offset.is_multiple_of(LEAVE_AFTER) {
             // The connection breaks while more is on its way.
             drop(client);
             let resume = format!("{path}?since={offset}&epoch={epoch}");
