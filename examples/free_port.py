@@ -20,6 +20,8 @@ def free_port():
 
 def is_free(port):
     with socket.socket() as probe:
+        # Connections that a server has closed a moment ago do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:

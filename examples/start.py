@@ -1,7 +1,8 @@
 """Starts an example: the API, the gateway in front of it, and a web server for the page. Ctrl-C stops everything.
 
-TIDEGATE is the gateway's binary; without it, cargo builds one. PORT is the port of the page (8000). Packages are
-installed in the user's cache, or are those of PYTHON (a Python) and NODE_MODULES (a folder) if these are set.
+TIDEGATE is the gateway's binary; without it, cargo builds one. PORT is the port of the page; without it, it is 8000, or
+another one if that is taken. Packages are installed in the user's cache, or are those of PYTHON (a Python) and
+NODE_MODULES (a folder) if these are set.
 """
 
 import functools
@@ -17,7 +18,7 @@ import time
 import urllib.parse
 from pathlib import Path
 
-from free_port import free_port
+from free_port import free_port, is_free
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "tidegate-examples"
@@ -28,8 +29,18 @@ def gateway():
     if given := os.environ.get("TIDEGATE"):
         return Path(given).resolve()
     repository = HERE.parent
-    subprocess.run(["cargo", "build", "--release", "--bin", "tidegate"], cwd=repository, check=True)
+    print("Building the gateway, which takes a few minutes the first time", flush=True)
+    run_tool(["cargo", "build", "--release", "--locked", "--bin", "tidegate"], cwd=repository)
     return Path(os.environ.get("CARGO_TARGET_DIR", repository / "target")).resolve() / "release" / "tidegate"
+
+
+def run_tool(command, cwd=None):
+    try:
+        subprocess.run(command, cwd=cwd, check=True)
+    except FileNotFoundError:
+        raise SystemExit(f"{command[0]} is not installed") from None
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"{error.cmd[0]} failed: see above") from None
 
 
 def installed(folder, wanted, install):
@@ -51,9 +62,9 @@ def python(example):
     folder = CACHE / example.name
 
     def install():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
+        run_tool([sys.executable, "-m", "venv", "--clear", folder])
         pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, "-r", requirements], check=True)
+        run_tool([*pip, "-r", requirements])
 
     installed(folder, requirements.read_bytes(), install)
     return folder / "bin" / "python"
@@ -69,10 +80,18 @@ def node_modules(example):
 
     def install():
         shutil.copy(package, folder)
-        subprocess.run(["npm", "install", "--silent", "--no-audit", "--no-fund"], cwd=folder, check=True)
+        run_tool(["npm", "install", "--silent", "--no-audit", "--no-fund"], cwd=folder)
 
     installed(folder, package.read_bytes(), install)
     return folder / "node_modules"
+
+
+def page_port():
+    if given := os.environ.get("PORT"):
+        if not is_free(int(given)):
+            raise SystemExit(f"PORT={given}: another process listens there")
+        return int(given)
+    return 8000 if is_free(8000) else free_port()
 
 
 def wait_for(process, port):
@@ -82,7 +101,7 @@ def wait_for(process, port):
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return
         time.sleep(0.05)
-    raise SystemExit(f"{process.args[0]} does not listen")
+    raise SystemExit(f"{' '.join(process.args)} does not listen: see above")
 
 
 class Pages(http.server.SimpleHTTPRequestHandler):
@@ -109,22 +128,29 @@ def run(example, command, path="", folder=None):
     processes = []
 
     def start(command, port, cwd, **variables):
-        process = subprocess.Popen([str(part) for part in command], cwd=cwd, env=os.environ | variables)
+        command = [str(part) for part in command]
+        try:
+            # Ctrl-C is for this process alone, which ends the others.
+            process = subprocess.Popen(command, cwd=cwd, env=os.environ | variables, start_new_session=True)
+        except FileNotFoundError:
+            raise SystemExit(f"{command[0]} is not installed") from None
         processes.append(process)
         wait_for(process, port)
 
     try:
+        port, binary = page_port(), gateway()
         variables = {}
         if "API_URL" not in os.environ:
             api = free_port()
             start(command(api), api, folder or example, PORT=str(api))
             variables["API_URL"] = f"http://127.0.0.1:{api}{path}"
-        port = int(os.environ.get("PORT", "8000"))
         origin = f"http://localhost:{port}"
         start(
-            [gateway(), "serve", "--config", "gateway.toml"], port, example,
+            [binary, "serve", "--config", "gateway.toml"], port, example,
             **variables, ORIGIN=origin, PAGE_URL=serve_page(example),
             TIDEGATE__SERVER__LISTEN=f"127.0.0.1:{port}", TIDEGATE__ADMIN__LISTEN="127.0.0.1:0",
+            # Tabs that are still open do not delay Ctrl-C, and no more are needed.
+            TIDEGATE__SHUTDOWN__DRAIN="100ms", TIDEGATE__SHUTDOWN__GRACE="1s", TIDEGATE__SERVER__MAX_CONNECTIONS="1000",
         )
         print(f"\n  {origin}/   open it in two tabs. Ctrl-C stops everything.\n", flush=True)
         while all(process.poll() is None for process in processes):

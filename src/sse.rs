@@ -77,17 +77,26 @@ impl SseParser {
                 continue;
             }
             let end = line_end(input);
-            let part = input.split_to(end.unwrap_or(input.len()));
+            let part = &input[..end.unwrap_or(input.len())];
             if self.size() + part.len() > self.max_event_bytes {
                 return Err(EventTooLarge);
             }
-            self.line.extend_from_slice(&part);
-            if end.is_some() {
-                self.after_cr = input[0] == b'\r';
-                input.advance(1);
-                if let Some(event) = self.end_line() {
-                    return Ok(Some(event));
-                }
+            let Some(length) = end else {
+                self.line.extend_from_slice(part);
+                input.clear();
+                return Ok(None);
+            };
+            self.after_cr = input[length] == b'\r';
+            // Most lines come whole, and need not be copied.
+            let event = if self.line.is_empty() {
+                self.end_line(part)
+            } else {
+                self.line.extend_from_slice(part);
+                self.end_kept_line()
+            };
+            input.advance(length + 1);
+            if event.is_some() {
+                return Ok(event);
             }
         }
         Ok(None)
@@ -96,7 +105,7 @@ impl SseParser {
     /// Returns an event that the end of the stream cut off; `None` = it ended between events.
     pub fn take_unfinished(&mut self) -> Option<SseEvent> {
         if !self.line.is_empty()
-            && let Some(event) = self.end_line()
+            && let Some(event) = self.end_kept_line()
         {
             return Some(event);
         }
@@ -107,25 +116,29 @@ impl SseParser {
         self.line.len() + self.data.len() + self.name.len() + self.id.len() + self.bare.len()
     }
 
-    fn end_line(&mut self) -> Option<SseEvent> {
-        let line = std::mem::take(&mut self.line);
+    fn end_kept_line(&mut self) -> Option<SseEvent> {
+        let mut line = std::mem::take(&mut self.line);
+        let event = self.end_line(&line);
+        if line.capacity() <= MAX_KEPT_LINE_BYTES {
+            line.clear();
+            self.line = line;
+        }
+        event
+    }
+
+    fn end_line(&mut self, line: &[u8]) -> Option<SseEvent> {
         let is_first = !std::mem::replace(&mut self.is_past_first_line, true);
         let text = match line.strip_prefix(BOM) {
             Some(text) if is_first => text,
-            _ => &line,
+            _ => line,
         };
         if text.is_empty() {
             return self.end_block();
         }
-        let bare = match self.add_field(text) {
+        match self.add_field(text) {
             Field::Known => None,
             Field::Other => self.add_bare(text),
-        };
-        if line.capacity() <= MAX_KEPT_LINE_BYTES {
-            self.line = line;
-            self.line.clear();
         }
-        bare
     }
 
     /// Adds a line to a JSON value that begins at the start of a line, as some servers write an error into the stream.
@@ -169,6 +182,7 @@ impl SseParser {
         let value = value.strip_prefix(b" ").unwrap_or(value);
         match name {
             b"data" => {
+                self.data.reserve(value.len() + 1);
                 self.data.extend_from_slice(value);
                 self.data.push(b'\n');
             }

@@ -36,7 +36,8 @@ impl Config {
         }
         for route in &self.routes {
             if is_closed_to_all(self, route) {
-                let text = "no client can connect, because all of these read JWTs, and [jwt] has neither keys nor jwks_url";
+                let text = "no client can connect, because [jwt] has neither keys nor jwks_url, and nothing issues connection tokens \
+                            ([admin] api_keys); for clients without credentials write [\"anonymous\"]";
                 add(&format!("route {}: auth", route.path.as_str()), text);
             }
             if let Some(name) = upstream_of_one_path(self, route) {
@@ -84,12 +85,18 @@ impl Config {
     }
 }
 
-/// Whether every source of credentials of a route needs JWTs, and none can be valid.
+/// Whether no source of credentials of a route can have valid ones.
 fn is_closed_to_all(config: &Config, route: &Route) -> bool {
-    let is_jwt = |source: &AuthSource| {
-        matches!(source, AuthSource::Cookie | AuthSource::Bearer | AuthSource::Query)
-    };
-    config.jwt.keys.is_empty() && config.jwt.jwks_url.is_none() && route.auth.iter().all(is_jwt)
+    let has_jwts = !config.jwt.keys.is_empty() || config.jwt.jwks_url.is_some();
+    // Who has a JWT gets tokens, the server API issues them, and a backend may write them into Redis.
+    let has_tokens = has_jwts
+        || !config.admin.api_keys.is_empty()
+        || matches!(config.engine.kind, EngineKind::Redis(_));
+    route.auth.iter().all(|source| match source {
+        AuthSource::Anonymous => false,
+        AuthSource::ConnectionToken => !has_tokens,
+        AuthSource::Cookie | AuthSource::Bearer | AuthSource::Query => !has_jwts,
+    })
 }
 
 /// The upstream of a pass route for many paths whose URL has one, which may be no more than a last slash.

@@ -43,18 +43,22 @@ pub fn strip_bom(text: &[u8]) -> &[u8] {
 /// Whether a string in `json`, which is JSON, escapes one half of a surrogate pair without the other. Such a string
 /// has no form in UTF-8, so that most programs cannot read it.
 pub fn has_lone_surrogate(json: &str) -> bool {
-    let mut rest = json;
-    while let Some(at) = rest.find('\\') {
-        let escape = &rest.as_bytes()[at..];
-        let length = match (utf16_unit(escape), escape.get(6..).and_then(utf16_unit)) {
-            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
-            (Some(0xd800..=0xdfff), _) => return true,
-            (Some(_), _) => 6,
-            (None, _) => 2,
+    let mut rest = json.as_bytes();
+    loop {
+        rest = rest.get(plain_length(rest)..).unwrap_or_default();
+        let length = match rest {
+            [] => return false,
+            [b'\\', b'u', ..] => match (utf16_unit(rest), rest.get(6..).and_then(utf16_unit)) {
+                (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => 12,
+                (Some(0xd800..=0xdfff), _) => return true,
+                (Some(_), _) => 6,
+                (None, _) => 2,
+            },
+            [b'\\', ..] => 2,
+            _ => 1,
         };
-        rest = rest.get(at + length..).unwrap_or_default();
+        rest = rest.get(length..).unwrap_or_default();
     }
-    false
 }
 
 /// Makes the escaped inside of a JSON string one that every program can read: the first half of a surrogate pair at its
@@ -317,7 +321,7 @@ impl Scanner<'_> {
 }
 
 /// The number of bytes before the first quote, backslash or control character. It looks at eight bytes at a time.
-fn plain_length(bytes: &[u8]) -> usize {
+pub(super) fn plain_length(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const HIGHS: u64 = ONES << 7;
     let mut length = 0;

@@ -3,6 +3,8 @@
 //! A backend that fails at a message fails for its sender's fault, and looks broken: Python's reader ends with an
 //! exception at deep nesting and at integers of thousands of digits, others round large integers or reject them.
 
+use super::json::plain_length;
+
 /// The deepest nesting of objects and arrays, the outermost included, as in serde_json. Python's reader takes about
 /// 1,000, depending on how deep its own stack is.
 const MAX_DEPTH: usize = 127;
@@ -17,25 +19,11 @@ pub enum NotPortable {
 
 /// Checks `json`, which is valid JSON, for what other programs could not read. One pass, without recursion.
 pub fn check_portable(json: &str) -> Result<(), NotPortable> {
-    let (mut depth, mut start) = (0_usize, None);
-    let (mut in_text, mut escaped) = (false, false);
-    for (at, byte) in json.bytes().enumerate() {
-        if in_text {
-            in_text = escaped || byte != b'"';
-            escaped = !escaped && byte == b'\\';
-            continue;
-        }
-        match byte {
-            b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E' if start.is_some() => continue,
-            b'0'..=b'9' | b'-' => {
-                start = Some(at);
-                continue;
-            }
-            _ => {}
-        }
-        if start.take().is_some_and(|start| !is_in_range(json.get(start..at))) {
-            return Err(NotPortable::NumberOutOfRange);
-        }
+    let bytes = json.as_bytes();
+    let (mut depth, mut at) = (0_usize, 0);
+    while let Some(byte) = bytes.get(at) {
+        let start = at;
+        at += 1;
         match byte {
             b'{' | b'[' => {
                 depth += 1;
@@ -44,14 +32,36 @@ pub fn check_portable(json: &str) -> Result<(), NotPortable> {
                 }
             }
             b'}' | b']' => depth = depth.saturating_sub(1),
-            b'"' => in_text = true,
+            // Most of a large object is in its texts.
+            b'"' => at = end_of_text(bytes, at),
+            b'0'..=b'9' | b'-' => {
+                at = end_of_number(bytes, at);
+                if !is_in_range(json.get(start..at)) {
+                    return Err(NotPortable::NumberOutOfRange);
+                }
+            }
             _ => {}
         }
     }
-    if start.is_some_and(|start| !is_in_range(json.get(start..))) {
-        return Err(NotPortable::NumberOutOfRange);
-    }
     Ok(())
+}
+
+/// The offset behind the closing quote of a text whose opening one is before `at`.
+fn end_of_text(bytes: &[u8], mut at: usize) -> usize {
+    loop {
+        at += plain_length(bytes.get(at..).unwrap_or_default());
+        match bytes.get(at) {
+            Some(b'\\') => at += 2,
+            Some(b'"') | None => return at + 1,
+            Some(_) => at += 1,
+        }
+    }
+}
+
+fn end_of_number(bytes: &[u8], at: usize) -> usize {
+    let rest = bytes.get(at..).unwrap_or_default();
+    let is_part = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+    at + rest.iter().take_while(is_part).count()
 }
 
 fn is_in_range(number: Option<&str>) -> bool {

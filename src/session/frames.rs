@@ -161,10 +161,7 @@ impl Session {
                 _ => true,
             }
         };
-        check_portable(data.get()).or_else(|why| match passes_whole_object() {
-            true => Err(why),
-            false => Ok(()),
-        })
+        if passes_whole_object() { check_portable(data.get()) } else { Ok(()) }
     }
 
     /// Counts a frame that is not a message and costs as much as one. Returns whether it is within the

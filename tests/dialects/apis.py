@@ -40,6 +40,8 @@ def filled(value, fields):
 
 
 CHAT = {"model": "m", "stream": True, "messages": Field("messages")}
+# It has a model for each script.
+LITELLM = {"model": Field("message"), "stream": True}
 UI = {"id": "{channel}", "trigger": "submit-message", "messages": Field("ui_messages")}
 RUN = {
     "threadId": "{channel}", "runId": "run1", "state": {}, "messages": Field("ag_ui_messages"), "tools": [], "context": [],
@@ -86,6 +88,11 @@ ALL = [
     Api("aimock-gemini", "gemini", "aimock", "/v1beta/models/m:streamGenerateContent?alt=sse",
         {"contents": Field("contents")}),
     Api("aimock-ollama", "ollama", "aimock", "/api/chat", CHAT),
+    Api("litellm-chat", "openai-chat", "litellm", "/v1/chat/completions",
+        {**LITELLM, "messages": Field("messages"), "stream_options": {"include_usage": True}}),
+    Api("litellm-responses", "openai-responses", "litellm", "/v1/responses", {**LITELLM, "input": Field("input")}),
+    Api("litellm-anthropic", "anthropic", "litellm", "/v1/messages",
+        {**LITELLM, "messages": Field("messages"), "max_tokens": 100}),
     Api("ai-sdk", "ai-sdk", "ai_sdk", "/ui/{case}", UI),
     Api("ai-sdk-pipe", "ai-sdk", "ai_sdk", "/pipe/{case}", UI),
     Api("ai-sdk-created", "ai-sdk", "ai_sdk", "/create/{case}", UI),

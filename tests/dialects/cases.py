@@ -94,6 +94,16 @@ def aimock(stop, tool_calls):
     }
 
 
+def litellm_error(name, code):
+    text = f"litellm.{name}: {name}: OpenAIException - the model is overloaded"
+    return {**ERROR, "error": text, "upstream_code": code}
+
+
+LITELLM_SHORT = {
+    **ERROR, "error": "litellm.APIConnectionError: openai closed the responses stream before any terminal event "
+                      "(response.completed, response.incomplete or response.failed)",
+}
+NO_CACHE = {"cached_input_tokens": 0, "cache_write_tokens": 0}
 ALL_COUNTS = usage(cached_input_tokens=0, cache_write_tokens=0, reasoning_tokens=1)
 
 EXPECTED = {
@@ -137,6 +147,24 @@ EXPECTED = {
     "aimock-anthropic": aimock("end_turn", "tool_use"),
     "aimock-gemini": aimock("STOP", "FUNCTION_CALL"),
     "aimock-ollama": aimock("stop", "stop"),
+    "litellm-chat": {
+        "text": [HM, GRUESS, DICH, usage(reasoning_tokens=1), complete()],
+        "tool": [*streamed_call(), usage(), complete("tool_calls")],
+        "error": [GRUESS, litellm_error("APIConnectionError", "500")],
+    },
+    "litellm-responses": {
+        "text": [HM, GRUESS, DICH, ALL_COUNTS, complete("stop", "completed")],
+        "tool": [*streamed_call(), ALL_COUNTS, complete("tool_calls", "completed")],
+        "error": [GRUESS, {**ERROR, "upstream_code": "overloaded"}],
+        "short": [GRUESS, {**LITELLM_SHORT, "upstream_code": "server_error"}],
+    },
+    # It asks by the Responses API, and says that a call of a tool ends the turn.
+    "litellm-anthropic": {
+        "text": [GRUESS, DICH, usage(**NO_CACHE), complete("stop", "end_turn")],
+        "tool": [*streamed_call(), usage(**NO_CACHE), complete("stop", "end_turn")],
+        "error": [GRUESS, usage(0, 0, **NO_CACHE), litellm_error("InternalServerError", "api_error")],
+        "short": [GRUESS, usage(0, 0, **NO_CACHE), {**LITELLM_SHORT, "upstream_code": "api_error"}],
+    },
     "ai-sdk": AI_SDK,
     "ai-sdk-pipe": AI_SDK,
     "ai-sdk-created": {

@@ -16,7 +16,8 @@ const LAYER: &str = "[engine]\nkind = \"redis\"\n[engine.redis]\nwire = \"channe
 fn a_route_behind_one_that_takes_all_its_requests() {
     let text = |paths: [&str; 3]| {
         let route = |path| format!("[[route]]\npath = {path:?}\nreply = \"1\"\n");
-        let channel = |path| format!("[[route]]\npath = {path:?}\nchannel = \"c\"\n");
+        let channel =
+            |path| format!("[[route]]\npath = {path:?}\nchannel = \"c\"\nauth = [\"anonymous\"]\n");
         let config = channel(paths[0]) + &channel(paths[1]) + &route(paths[2]);
         Config::from_toml(&config).unwrap().notices()
     };
@@ -114,6 +115,9 @@ fn keys(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Its server API issues connection tokens.
+const API: &str = "[admin]\napi_keys = [\"a key of the server API\"]\n";
+
 fn route(lines: &str) -> String {
     format!("[[route]]\npath = \"/ws/{{id}}/\"\n{lines}\n")
 }
@@ -134,7 +138,7 @@ fn channels_that_any_user_may_join_are_named() {
         (JWT, "channel = \"u_{user_id}\"\nauth = [\"cookie\"]".to_owned(), vec![]),
         (JWT, "channel = \"news\"\nauth = [\"cookie\"]".to_owned(), vec![]),
         (JWT, format!("{channel}auth = [\"cookie\", \"anonymous\"]"), vec![]),
-        ("", format!("{channel}auth = [\"connection_token\"]"), vec![]),
+        (API, format!("{channel}auth = [\"connection_token\"]"), vec![]),
         (JWT, format!("{channel}auth = [\"query\"]\nauthorize = \"none\""), vec!["auth"]),
         ("", format!("{channel}auth = [\"query\", \"anonymous\"]"), vec![]),
         (
@@ -190,7 +194,12 @@ fn a_route_whose_credentials_cannot_be_valid_is_named() {
     assert_eq!(with("", r#"["bearer", "cookie", "query"]"#), nobody);
     assert_eq!(with("[jwt]\njwks_url = \"http://a/\"\n", r#"["cookie"]"#), [""; 0]);
     assert_eq!(with(JWT, r#"["cookie"]"#), [""; 0]);
-    assert_eq!(with("", r#"["connection_token", "cookie"]"#), [""; 0]);
+    assert_eq!(with("", r#"["connection_token", "cookie"]"#), nobody);
+    for issuer in [JWT, API, "[engine]\nkind = \"redis\"\n"] {
+        assert_eq!(with(issuer, r#"["connection_token"]"#), [""; 0], "{issuer}");
+    }
+    // The default.
+    assert_eq!(keys(&route("channel = \"c\"")), nobody);
     assert_eq!(with("", r#"["cookie", "anonymous"]"#), [""; 0]);
 }
 

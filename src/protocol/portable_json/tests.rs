@@ -25,6 +25,20 @@ fn what_every_reader_takes_is_portable() {
     }
 }
 
+/// Texts are read several bytes at a time.
+#[test]
+fn what_is_in_texts_does_not_count() {
+    for before in 0..20 {
+        for inside in [r#"\""#, r"\\", r"\u005b[{", "😀[[", "1e999 99999999999999999999"] {
+            let text = format!("{}{inside}", "x".repeat(before));
+            let json = format!("[\"{text}\",99999999999999999999]");
+            assert_eq!(check_portable(&json), Err(NotPortable::NumberOutOfRange), "{json}");
+            let json = format!("{{\"{text}\":\"{text}\"}}");
+            assert_eq!(check_portable(&json), Ok(()), "{json}");
+        }
+    }
+}
+
 #[test]
 fn deep_nesting_is_not_portable() {
     for (open, close) in [("[", "]"), ("{\"a\":", "}"), ("[{\"a\":", "}]"), (" [ ", " ] ")] {

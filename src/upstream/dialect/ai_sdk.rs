@@ -75,12 +75,17 @@ impl Reader for AiSdk {
         if let Some(usage) = usage {
             sink(Item::Usage(usage));
         }
-        match chunk.kind.word() {
+        let kind = chunk.kind.word();
+        // The application may say something of the message where it begins, ends, or in between.
+        let may_have_metadata = matches!(kind, "start" | "message-metadata" | "finish");
+        if may_have_metadata && chunk.message_metadata.is_some() && usage.is_none() {
+            sink(Item::Native);
+        }
+        match kind {
             "text-delta" => sink(Item::Text(Delta::new(chunk.delta.get().unwrap_or_default()))),
             "reasoning-delta" => {
                 sink(Item::Reasoning(Delta::new(chunk.delta.get().unwrap_or_default())));
             }
-            "finish" => self.finish(&chunk, sink),
             "abort" => {
                 sink(Item::End(End::Aborted));
                 self.progress = Some(Progress::Over);
@@ -89,16 +94,13 @@ impl Reader for AiSdk {
                 sink(Item::End(End::Failed(Failure::read(event.data))));
                 self.progress = Some(Progress::Over);
             }
+            "finish" => self.finish(&chunk, sink),
             // A route may join several streams. A step of the next one must end as well.
             "start" | "start-step" => self.is_going_on = self.progress == Some(Progress::Ended),
             "finish-step" => self.is_going_on = false,
             // Parts begin and end with these, which say nothing that their contents do not.
             "text-start" | "text-end" | "reasoning-start" | "reasoning-end" => {}
-            "message-metadata" => {
-                if usage.is_none() {
-                    sink(Item::Native);
-                }
-            }
+            "message-metadata" => {}
             "reset-step" | "reasoning-file" | "source-url" | "source-document" | "file"
             | "custom" | "steering-message" => sink(Item::Native),
             kind if kind.starts_with("data-") => sink(Item::Native),

@@ -19,10 +19,6 @@ struct Choice {
 }
 
 impl Choices {
-    pub fn is_empty(&self) -> bool {
-        self.seen.is_empty()
-    }
-
     /// Whether more of this choice can come. It counts as seen from then on.
     pub fn is_running(&mut self, index: u64) -> bool {
         self.choice(index).is_some_and(|choice| choice.finish.is_none())

@@ -140,7 +140,7 @@ impl Gemini {
         }
         let blocked = answer.prompt_feedback.and_then(|feedback| feedback.block_reason.filled());
         if let Some(raw) = blocked
-            && self.choices.is_empty()
+            && !self.choices.all_finished()
         {
             self.is_blocked = true;
             sink(Item::End(End::Completed { reason: FinishReason::Refusal, raw }));

@@ -1,30 +1,15 @@
 """Django with a StreamingHttpResponse, as WSGI and as ASGI."""
 
-import asyncio
-import time
-
 import django
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.http import StreamingHttpResponse
 from django.urls import path
-from script import BEGIN, finish
+from script import async_pieces, pieces
 
 settings.configure(ROOT_URLCONF=__name__, SECRET_KEY="secret", ALLOWED_HOSTS=["*"], MIDDLEWARE=[])
 django.setup()
-
-
-def pieces(case):
-    yield BEGIN
-    time.sleep(0.05)
-    yield finish(case)
-
-
-async def async_pieces(case):
-    yield BEGIN
-    await asyncio.sleep(0.05)
-    yield finish(case)
 
 
 def stream(request, case):

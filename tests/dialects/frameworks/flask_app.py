@@ -1,17 +1,9 @@
 """Flask with a generator."""
 
-import time
-
 from flask import Flask
-from script import BEGIN, finish
+from script import pieces
 
 app = Flask(__name__)
-
-
-def pieces(case):
-    yield BEGIN
-    time.sleep(0.05)
-    yield finish(case)
 
 
 @app.post("/stream/<case>")

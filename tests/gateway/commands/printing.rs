@@ -45,7 +45,7 @@ async fn check_warns_of_risks_and_strict_fails() {
     assert!(failed.stdout.contains(": 5 warnings, 1 route, "), "{failed:?}");
 
     let quiet = "[[route]]\npath = \"/ws/{room}/\"\nchannel = \"room_{room}\"\nupstream = \"\"\n\
-                 auth = [\"connection_token\"]\n";
+                 auth = [\"connection_token\"]\n[admin]\napi_keys = [\"a key of the server API\"]\n";
     std::fs::write(&file, quiet).unwrap();
     tidegate(&strict).await.ok();
 }

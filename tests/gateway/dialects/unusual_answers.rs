@@ -2,6 +2,7 @@
 //! bodies of other forms.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -9,8 +10,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::apis::{self, Apis, Route, answer, ask};
-use super::{SSE, chunk};
-use crate::rig::{Client, Reply};
+use super::{Chat, SSE, chunk};
+use crate::rig::{Client, Reply, Upstream};
 
 const JSON: &str = "application/json";
 
@@ -177,4 +178,40 @@ async fn auto_takes_json_of_no_api_for_no_reply() {
     apis.gateway.publish(route.name, json!({"event": "complete", "task_id": "t-1"})).await;
     assert_eq!(client.next_json().await["event"], "complete");
     assert_eq!(apis.upstream.requests().len(), 4);
+}
+
+/// Heads and bodies as HTTP allows them, and bodies that are cut in each of its ways.
+#[tokio::test]
+async fn bodies_end_as_http_says() {
+    const REPLY: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"},\"finish_reason\":\"stop\"}]}\n\n";
+    const CUT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hi\"}}]}\n\n";
+    const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n";
+    let chunked =
+        |body: &str| format!("Transfer-Encoding: chunked\r\n\r\n{:x}\r\n{body}\r\n", body.len());
+    let complete = json!({"event": "complete", "finish_reason": "stop"});
+    for (answer, end) in [
+        // Informational heads before the answer, and trailers behind it.
+        (
+            format!(
+                "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n{HEAD}Trailer: X-Sum\r\n{}0\r\nX-Sum: 1\r\n\r\n",
+                chunked(REPLY)
+            ),
+            &complete,
+        ),
+        (format!("{HEAD}{}", chunked(CUT) + "0\r\n\r\n"), &lost()),
+        // The proof counts however the body ends.
+        (format!("{HEAD}{}", chunked(REPLY)), &complete),
+        (format!("{HEAD}Content-Length: 9999\r\n\r\n{REPLY}"), &complete),
+        (format!("{HEAD}Connection: close\r\n\r\n{REPLY}"), &complete),
+        (format!("{HEAD}Connection: close\r\n\r\n{CUT}"), &lost()),
+        (format!("{HEAD}Connection: close\r\n\r\n{CUT}{}", REPLY.split_at(40).0), &lost()),
+        (format!("{HEAD}Content-Length: 9999\r\n\r\n{CUT}"), &lost()),
+        (format!("{HEAD}{}", chunked(CUT)), &lost()),
+    ] {
+        let upstream = Upstream::sending(answer.clone().leak().as_bytes()).await;
+        let dialect = "dialect = \"openai-chat\"";
+        let mut chat = Chat::start(upstream, dialect, Arc::default()).await;
+        let task_id = chat.queue().await;
+        assert_eq!(chat.events(&task_id).await, [chunk("Hi"), end.clone()], "{answer}");
+    }
 }

@@ -10,6 +10,7 @@ mod idle;
 mod process;
 mod publisher;
 mod relay;
+mod replies;
 mod stream;
 
 use std::net::SocketAddr;

@@ -15,6 +15,14 @@ pub fn anonymous_memory(pid: u32) -> Result<u64> {
     Ok(kib.trim().parse::<u64>()? * 1024)
 }
 
+/// Returns the most resident memory in bytes that the process has had.
+pub fn peak_memory(pid: u32) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or("no VmHWM line")?;
+    Ok(kib.trim().parse::<u64>()? * 1024)
+}
+
 /// Returns the CPU time of all threads so far, user and system, in seconds.
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;

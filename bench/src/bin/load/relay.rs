@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio::task::LocalSet;
 
 use super::connection::{Connection, text_frame};
-use super::process::cpu_seconds;
+use super::process::{cpu_seconds, peak_memory};
 use super::{Result, Target};
 
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -29,6 +29,12 @@ pub struct Options {
     /// The address of the upstream that the server relays to.
     #[arg(long, default_value = "127.0.0.1:9103")]
     upstream: SocketAddr,
+    /// The path of the clients, before the name of their conversation.
+    #[arg(long, default_value = "/ws/chat/")]
+    path: String,
+    /// The size in bytes of each message, which holds a whole conversation; 0: a short message.
+    #[arg(long, default_value_t = 0)]
+    bytes: usize,
     #[arg(long, default_value_t = 5)]
     seconds: u64,
 }
@@ -43,10 +49,12 @@ async fn measure(options: Options) -> Result<Value> {
     let taken = Rc::new(Cell::new(0_u64));
     tokio::task::spawn_local(accept(upstream, taken.clone()));
     let answered = Rc::new(Cell::new(0_u64));
+    let frame: Rc<[u8]> = text_frame(message(options.bytes).as_bytes()).into();
     let mut clients = Vec::new();
     for number in 0..connections {
-        let connection = Connection::open(server, &format!("relay-{number}")).await?;
-        clients.push(tokio::task::spawn_local(talk(connection, answered.clone())));
+        let path = format!("{}relay-{number}/", options.path);
+        let connection = Connection::open_path(server, &path).await?;
+        clients.push(tokio::task::spawn_local(talk(connection, frame.clone(), answered.clone())));
     }
     tokio::time::sleep(WARM_UP).await;
     let (started, cpu, first) = (Instant::now(), cpu_seconds(pid)?, answered.get());
@@ -66,19 +74,28 @@ async fn measure(options: Options) -> Result<Value> {
         "server_cpu_seconds": cpu,
         "round_trips_per_second": (trips / seconds).round(),
         "round_trips_per_core_second": (trips / cpu).round(),
+        "server_peak_bytes": peak_memory(pid)?,
     }))
 }
 
 /// Sends messages on one connection, one in flight at a time.
-async fn talk(mut connection: Connection, answered: Rc<Cell<u64>>) {
-    let message = json!({"message": "How is the weather on the other side of the gateway today?"});
-    let frame = text_frame(message.to_string().as_bytes());
+async fn talk(mut connection: Connection, frame: Rc<[u8]>, answered: Rc<Cell<u64>>) {
     while connection.write(&frame).await.is_ok() {
         match connection.frames().await {
             Ok(frames) => answered.set(answered.get() + frames),
             Err(_) => return,
         }
     }
+}
+
+/// A message of a chat page: the latest text and, up to a size, the conversation so far.
+fn message(bytes: usize) -> String {
+    let text = "How is the weather on the other side of the gateway today?";
+    let turn = json!({"role": "user", "content": format!("\"{text}\"\n").repeat(8)});
+    let mut message = json!({"message": text, "messages": []});
+    let count = bytes.saturating_sub(message.to_string().len()) / (turn.to_string().len() + 1);
+    message["messages"] = vec![turn; count].into();
+    message.to_string()
 }
 
 async fn accept(listener: TcpListener, taken: Rc<Cell<u64>>) {

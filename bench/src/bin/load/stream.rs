@@ -7,10 +7,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
-use hyper::header::CONTENT_TYPE;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::TokioIo;
@@ -20,6 +19,7 @@ use tokio::task::LocalSet;
 
 use super::connection::{Connection, text_frame};
 use super::process::cpu_seconds;
+use super::replies::Reply;
 use super::{Result, Target};
 
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -31,7 +31,7 @@ pub struct Options {
     /// The address of the upstream that the server relays to.
     #[arg(long, default_value = "127.0.0.1:9103")]
     upstream: SocketAddr,
-    /// The format of the reply, and the first part of the route's path.
+    /// The format of the reply, which the server must be configured for.
     #[arg(long)]
     dialect: String,
     /// The deltas of a reply.
@@ -48,15 +48,14 @@ pub async fn run(options: Options) -> Result<Value> {
 async fn measure(options: Options) -> Result<Value> {
     let Target { server, pid, connections } = options.target;
     let upstream = TcpListener::bind(options.upstream).await?;
-    let body = body(&options.dialect, options.deltas)?;
-    tokio::task::spawn_local(accept(upstream, body));
+    let reply = Reply::new(&options.dialect, options.deltas)?;
+    // task_queued, processing_started, what is in the reply, and complete.
+    let frames = reply.events + 3;
+    tokio::task::spawn_local(accept(upstream, Rc::new(reply)));
     let answered = Rc::new(Cell::new(0_u64));
-    // task_queued, processing_started, the deltas and complete.
-    let frames = options.deltas + 3;
     let mut clients = Vec::new();
     for number in 0..connections {
-        let path = format!("/ws/{}/{number}/", options.dialect);
-        let connection = Connection::open_path(server, &path).await?;
+        let connection = Connection::open(server, &format!("stream-{number}")).await?;
         clients.push(tokio::task::spawn_local(talk(connection, frames, answered.clone())));
     }
     tokio::time::sleep(WARM_UP).await;
@@ -90,63 +89,16 @@ async fn talk(mut connection: Connection, frames: u64, answered: Rc<Cell<u64>>) 
     }
 }
 
-/// A whole reply in the form that the API itself writes.
-fn body(dialect: &str, deltas: u64) -> Result<Bytes> {
-    let mut body = String::new();
-    let mut event = |name: &str, data: Value| {
-        if !name.is_empty() {
-            body.push_str(&format!("event: {name}\n"));
-        }
-        body.push_str(&format!("data: {data}\n\n"));
-    };
-    let chunk = |delta: Value, finish: Value| {
-        json!({
-            "id": "chatcmpl-C1a2b3c4d5e6f7g8h9i0", "object": "chat.completion.chunk",
-            "created": 1_790_000_000, "model": "example-model-2026-01-01", "system_fingerprint": null,
-            "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish}]
-        })
-    };
-    for _ in 0..deltas {
-        match dialect {
-            "events" => event("", json!({"event": "chunk", "chunk": " story"})),
-            "openai-chat" => event("", chunk(json!({"content": " story"}), Value::Null)),
-            "anthropic" => event(
-                "content_block_delta",
-                json!({
-                    "type": "content_block_delta", "index": 0,
-                    "delta": {"type": "text_delta", "text": " story"}
-                }),
-            ),
-            _ => return Err(format!("no dialect {dialect}").into()),
-        }
-    }
-    match dialect {
-        "openai-chat" => event("", chunk(json!({}), json!("stop"))),
-        "anthropic" => {
-            event(
-                "message_delta",
-                json!({"type": "message_delta", "delta": {"stop_reason": "end_turn"}}),
-            );
-            event("message_stop", json!({"type": "message_stop"}));
-        }
-        _ => {}
-    }
-    if dialect != "anthropic" {
-        body.push_str("data: [DONE]\n\n");
-    }
-    Ok(body.into())
-}
-
-async fn accept(listener: TcpListener, body: Bytes) {
+async fn accept(listener: TcpListener, reply: Rc<Reply>) {
     while let Ok((stream, _)) = listener.accept().await {
         let _ = stream.set_nodelay(true);
-        let body = body.clone();
+        let reply = reply.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let body = body.clone();
+            let reply = reply.clone();
             async move {
                 let _ = request.into_body().collect().await;
-                let mut response = Response::new(Full::new(body));
-                let kind = "text/event-stream".parse().expect("a value");
+                let mut response = Response::new(Full::new(reply.body.clone()));
+                let kind = HeaderValue::from_static(reply.content_type);
                 response.headers_mut().insert(CONTENT_TYPE, kind);
                 Ok::<_, Infallible>(response)
             }

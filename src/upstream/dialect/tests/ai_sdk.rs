@@ -131,6 +131,16 @@ fn what_only_the_application_knows_is_passed_on() {
         &[&native(data), &native(file), &native(unknown), &native("[]"), STOP],
         Some(Outcome::Completed),
     );
+    let [start, middle, finish] = [
+        r#"{"type":"start","messageMetadata":{"model":"m"}}"#,
+        r#"{"type":"message-metadata","messageMetadata":{"n":1}}"#,
+        r#"{"type":"finish","finishReason":"stop","messageMetadata":{"time":2}}"#,
+    ];
+    check_ui(
+        &[start, middle, finish],
+        &[&native(start), &native(middle), &native(finish), STOP],
+        Some(Outcome::Completed),
+    );
 }
 
 #[track_caller]

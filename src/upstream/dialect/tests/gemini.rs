@@ -53,6 +53,17 @@ fn refusals() {
         ],
         Some(Outcome::Completed),
     );
+    // In the middle of an answer.
+    check_gemini(
+        &[HI, blocked],
+        &[
+            EVENTS[0],
+            EVENTS[1],
+            usage,
+            r#"{"event":"complete","finish_reason":"refusal","raw_finish_reason":"PROHIBITED_CONTENT"}"#,
+        ],
+        Some(Outcome::Completed),
+    );
     let safety = r#"{"candidates":[{"finishReason":"SAFETY"}]}"#;
     check_gemini(
         &[HI, safety],
