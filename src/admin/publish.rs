@@ -47,12 +47,6 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>,
     Box::deserialize(value).map(Some)
 }
 
-/// The publications of one call to one channel.
-struct Group {
-    channel: ChannelName,
-    data: Vec<Bytes>,
-}
-
 /// How long a repeated call is recognised by its key.
 const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 pub(super) const MAX_KEY_BYTES: usize = 128;
@@ -73,21 +67,29 @@ impl Admin {
             .map(|publication| self.check(publication))
             .collect::<Result<Vec<_>, _>>()?;
         let count = publications.len();
-        let mut results = Vec::new();
-        let mut published = 0;
-        for Group { channel, data } in groups(publications) {
-            match self.publisher.publish_all(&channel, &data, once.as_ref()).await {
-                Ok(done) => results.push(result(&channel, done)),
-                Err(PublishError::EngineUnavailable) if published == 0 => {
-                    return Err(api::engine_down());
+        let groups = groups(publications);
+        let outcomes = self.publisher.publish_each(&groups, once.as_ref()).await;
+        let mut results = Vec::with_capacity(groups.len());
+        let (mut published, mut failed) = (0, None);
+        for ((channel, data), outcome) in groups.iter().zip(outcomes) {
+            match outcome {
+                Ok(done) => {
+                    results.push(result(channel, done));
+                    published += data.len();
                 }
-                Err(PublishError::EngineUnavailable) => {
-                    let message = format!("the engine was lost after {published} publications");
-                    return Err(api::error(Code::EngineDown, &message));
-                }
-                Err(PublishError::TooLarge) => return Err(self.too_large()),
+                Err(error) => failed = failed.or(Some(error)),
             }
-            published += data.len();
+        }
+        match failed {
+            None => {}
+            Some(PublishError::TooLarge) => return Err(self.too_large()),
+            Some(PublishError::EngineUnavailable) if published == 0 => {
+                return Err(api::engine_down());
+            }
+            Some(PublishError::EngineUnavailable) => {
+                let message = format!("the engine was lost after {published} publications");
+                return Err(api::error(Code::EngineDown, &message));
+            }
         }
         caller.audit(Action::Published, &format_args!("{count} to {} channels", results.len()));
         let mut answer = serde_json::json!({ "published": count });
@@ -153,14 +155,14 @@ fn idempotency(key: Option<String>) -> Result<Option<PublishOnce>, Answer> {
 }
 
 /// Groups publications by channel, in the order of the first publication of each.
-fn groups(publications: Vec<(ChannelName, Bytes)>) -> Vec<Group> {
-    let mut groups: Vec<Group> = Vec::new();
+fn groups(publications: Vec<(ChannelName, Bytes)>) -> Vec<(ChannelName, Vec<Bytes>)> {
+    let mut groups: Vec<(ChannelName, Vec<Bytes>)> = Vec::new();
     let mut index: HashMap<ChannelName, usize> = HashMap::new();
     for (channel, data) in publications {
         let at = *index.entry(channel.clone()).or_insert(groups.len());
         match groups.get_mut(at) {
-            Some(group) => group.data.push(data),
-            None => groups.push(Group { channel, data: vec![data] }),
+            Some((_, all)) => all.push(data),
+            None => groups.push((channel, vec![data])),
         }
     }
     groups

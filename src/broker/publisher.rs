@@ -5,7 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::core::Intake;
-use super::history::{History, MemoryHistory, PublishOnce, Published, RedisHistory, TerminalEvent};
+use super::history::{
+    History, MemoryHistory, PublicationGroup, PublishOnce, Published, RedisHistory, TerminalEvent,
+};
 use super::{Publication, PublishError};
 use crate::config::SharedConfig;
 use crate::protocol::ChannelName;
@@ -97,13 +99,45 @@ impl Publisher {
                 })
             }
         };
-        if published.duplicate {
-            duplicates_dropped(Duplicate::Publication, data.len());
-        }
-        if published.refused {
-            cancelled_event_dropped();
-        }
+        record(published, data.len());
         Ok(published)
+    }
+
+    /// Publishes to several channels; each gets its publications like from [`Publisher::publish_all`], and has its own
+    /// outcome. The channels are not in any order to each other.
+    pub async fn publish_each(
+        &self,
+        groups: &[(ChannelName, Vec<Bytes>)],
+        once: Option<&PublishOnce>,
+    ) -> Vec<Result<Published, PublishError>> {
+        let mut outcomes = Vec::with_capacity(groups.len());
+        let is_too_large =
+            |(_, data): &(_, Vec<Bytes>)| data.iter().any(|json| json.len() > self.max_bytes);
+        match &self.engine {
+            Engine::Redis(redis) if groups.len() > 1 && !groups.iter().any(is_too_large) => {
+                let config = self.config.load();
+                let groups: Vec<_> = groups
+                    .iter()
+                    .map(|(channel, data)| PublicationGroup {
+                        channel,
+                        history: config.history_of(channel),
+                        data,
+                    })
+                    .collect();
+                drop(config);
+                let published = redis.publish_each(&groups, once).await;
+                for (outcome, group) in published.into_iter().zip(&groups) {
+                    outcome.iter().for_each(|published| record(*published, group.data.len()));
+                    outcomes.push(outcome.map_err(PublishError::from));
+                }
+            }
+            Engine::Redis(_) | Engine::Memory(..) => {
+                for (channel, data) in groups {
+                    outcomes.push(self.publish_all(channel, data, once).await);
+                }
+            }
+        }
+        outcomes
     }
 
     /// Publishes to every subscriber without a position, and appends nothing even where the channel keeps a history. What
@@ -155,5 +189,15 @@ impl Publisher {
             duplicates_dropped(Duplicate::Publication, 1);
         }
         Ok(published)
+    }
+}
+
+/// Counts what `count` publications of one call did not need or were not let.
+fn record(published: Published, count: usize) {
+    if published.duplicate {
+        duplicates_dropped(Duplicate::Publication, count);
+    }
+    if published.refused {
+        cancelled_event_dropped();
     }
 }

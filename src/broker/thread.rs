@@ -13,14 +13,19 @@ use tokio::sync::{mpsc, oneshot};
 use super::Publication;
 use super::channels::{Change, JoinId};
 use super::layer_reads::{LayerReads, ReadMark};
-use crate::hub::HubPart;
+use crate::hub::{HubPart, Turn};
 use crate::protocol::{ChannelName, CloseReason, Position};
 use crate::redis_link::EngineUnavailable;
-use crate::socket::{Delivery, Socket};
+use crate::socket::Socket;
 use crate::telemetry;
 
 /// How long a new socket waits for the engine to confirm its channel.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Other tasks of the thread run after this many sockets were visited or bytes were written. The kernel is asked for new
+/// input each time, which takes about as long as one write.
+const SOCKETS_PER_POLL: usize = 512;
+const BYTES_PER_POLL: usize = 1 << 20;
 
 /// A message from the engine thread to a worker thread. Messages arrive in the order in which they were sent.
 pub(super) enum ToThread {
@@ -78,7 +83,7 @@ impl Broker {
             next_join_id: Cell::new(0),
         });
         let run = Rc::clone(&broker).run(handle.from_core);
-        // A delivery polls many sockets at once; tokio's budget would interrupt it after 128.
+        // A delivery polls many sockets at once; it gives way by itself, where tokio's budget would make writes fail.
         (broker, tokio::task::unconstrained(run))
     }
 
@@ -139,45 +144,58 @@ impl Broker {
         Ok(subscription)
     }
 
+    /// Takes what the engine thread has sent and delivers it. Nothing that has arrived waits while the hub takes turns.
     async fn run(self: Rc<Self>, mut from_core: mpsc::Receiver<ToThread>) {
-        while let Some(message) = from_core.recv().await {
-            match message {
-                ToThread::Batch(batch) => self.deliver(batch).await,
-                ToThread::Confirmed(channels) => {
-                    for (channel, join_id) in channels {
-                        self.answer_waiters(&channel, join_id, Ok(()));
-                    }
+        let mut gap: Option<Vec<ChannelName>> = None;
+        let mut delivered = Delivered::default();
+        loop {
+            if self.hub.is_idle() {
+                delivered.report();
+                if let Some(channels) = gap.take() {
+                    self.close_confirmed(&channels);
                 }
-                ToThread::Refused(channel, join_id) => {
-                    self.answer_waiters(&channel, join_id, Err(EngineUnavailable));
-                }
-                ToThread::Gap(channels) => self.close_confirmed(&channels),
+                let Some(message) = from_core.recv().await else { return };
+                gap = self.accept(message);
+            }
+            // What came after a gap must not reach the sockets that it closes, and what came before it must.
+            while gap.is_none()
+                && self.hub.has_room()
+                && let Ok(message) = from_core.try_recv()
+            {
+                gap = self.accept(message);
+            }
+            let turn = self.hub.take_turn();
+            delivered.add(turn);
+            if turn.repeats
+                || delivered.sockets >= SOCKETS_PER_POLL
+                || delivered.bytes >= BYTES_PER_POLL
+            {
+                delivered.report();
+                tokio::task::yield_now().await;
             }
         }
     }
 
-    async fn deliver(&self, batch: Vec<Publication>) {
-        let Some(oldest) = batch.first().map(|publication| publication.received) else { return };
-        let mut delivered = crate::hub::Delivered::default();
-        let mut add = |channel: &ChannelName, frames: &[Delivery], more: crate::hub::Delivered| {
-            telemetry::delivery::channel_delivered(channel, frames, more.deliveries, more.drops);
-            delivered.deliveries += more.deliveries;
-            delivered.drops += more.drops;
-        };
-        if let [publication] = &batch[..] {
-            let delivery = std::slice::from_ref(&publication.delivery);
-            let channel = &publication.channel;
-            add(channel, delivery, self.hub.deliver(channel, delivery).await);
-        } else {
-            for (channel, frames) in by_channel(batch) {
-                add(&channel, &frames, self.hub.deliver(&channel, &frames).await);
+    /// Queues what is to be delivered. Returns the channels of a gap, which the caller closes once everything that was
+    /// queued before is delivered.
+    fn accept(&self, message: ToThread) -> Option<Vec<ChannelName>> {
+        match message {
+            ToThread::Batch(batch) => {
+                for Publication { channel, delivery, received } in batch {
+                    self.hub.queue(channel, delivery, received);
+                }
             }
+            ToThread::Confirmed(channels) => {
+                for (channel, join_id) in channels {
+                    self.answer_waiters(&channel, join_id, Ok(()));
+                }
+            }
+            ToThread::Refused(channel, join_id) => {
+                self.answer_waiters(&channel, join_id, Err(EngineUnavailable));
+            }
+            ToThread::Gap(channels) => return Some(channels),
         }
-        telemetry::delivery::batch_delivered(
-            delivered.deliveries,
-            delivered.drops,
-            oldest.elapsed(),
-        );
+        None
     }
 
     fn answer_waiters(
@@ -231,23 +249,31 @@ impl Broker {
     }
 }
 
-/// The frames of each channel in their order, and the channels in the order of their first frame.
-fn by_channel(batch: Vec<Publication>) -> Vec<(ChannelName, Vec<Delivery>)> {
-    let mut groups: Vec<(ChannelName, Vec<Delivery>)> = Vec::new();
-    let mut index: HashMap<ChannelName, usize> = HashMap::new();
-    for Publication { channel, delivery, .. } in batch {
-        match groups.last_mut() {
-            Some((last, frames)) if *last == channel => frames.push(delivery),
-            _ => {
-                let at = *index.entry(channel.clone()).or_insert(groups.len());
-                match groups.get_mut(at) {
-                    Some((_, frames)) => frames.push(delivery),
-                    None => groups.push((channel, vec![delivery])),
-                }
-            }
+/// What was delivered since the last report.
+#[derive(Default)]
+struct Delivered {
+    sockets: usize,
+    bytes: usize,
+    deliveries: u64,
+    drops: u64,
+    latency: Option<Duration>,
+}
+
+impl Delivered {
+    fn add(&mut self, turn: Turn) {
+        self.sockets += turn.sockets;
+        self.bytes += turn.bytes;
+        self.deliveries += turn.deliveries;
+        self.drops += turn.drops;
+        self.latency = self.latency.max(turn.latency);
+    }
+
+    fn report(&mut self) {
+        let Self { sockets, deliveries, drops, latency, .. } = std::mem::take(self);
+        if sockets > 0 {
+            telemetry::delivery::delivered(deliveries, drops, latency);
         }
     }
-    groups
 }
 
 /// Keeps this node subscribed to a channel until it is dropped.
@@ -271,9 +297,10 @@ pub struct Subscription {
 }
 
 impl Subscription {
-    /// The last publication with a position that this thread has handed to the sockets of the channel.
+    /// The last publication with a position that was handed to the socket, or to the others of its channel before it
+    /// came.
     pub fn last_position(&self) -> Option<Position> {
-        self.broker.hub.last_position(&self.channel)
+        self.broker.hub.last_position(&self.channel, &self.socket)
     }
 }
 

@@ -1,81 +1,133 @@
 //! Maps channels to sockets. Each thread has its own part of the hub, so that a delivery takes no lock.
 //!
-//! The broker encodes a publication once; the hub delivers it to every socket of its channel. All publications
-//! of one batch for a channel are written to a connection together. The hub holds socket handles and does not know
-//! sessions; the broker decides which sockets are attached.
+//! The broker encodes a publication once and queues it here; the hub delivers it to every socket of its channel, in
+//! short turns that the channels take one after the other. Each visit writes everything that the socket has not had yet
+//! with one system call, also what has been queued since the turn before. So publications that arrive one by one leave
+//! together as soon as more of them wait than can be written, and a single one is written at once.
+//!
+//! The hub holds socket handles and does not know sessions; the broker decides which sockets are attached, and bounds
+//! what is queued ([`HubPart::has_room`]).
 
-use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod pass;
+#[cfg(test)]
+mod tests;
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
-
-use bytes::{Bytes, BytesMut};
+use std::time::{Duration, Instant};
 
 use crate::protocol::{ChannelName, CloseReason, Position};
 use crate::socket::{Delivery, Socket};
+use crate::telemetry;
+use pass::{LapEnd, Pass};
 
-/// A delivery to a large channel lets other tasks of the thread run after this many sockets.
-const SOCKETS_PER_SLICE: usize = 512;
+/// No more publications are to be queued on a thread while this many publications or bytes wait for their last socket.
+const MAX_WAITING: usize = 4096;
+const MAX_WAITING_BYTES: usize = 16 << 20;
 
-/// Publications of a batch are concatenated into buffers of up to this many bytes.
-const MAX_JOINED: usize = 256 * 1024;
+/// How many passes are kept for the next publications, so that a busy thread allocates none.
+const SPARE_PASSES: usize = 256;
 
-/// How many publications of one batch were delivered and dropped.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Delivered {
+/// What one turn has done.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Turn {
+    /// How many sockets were visited.
+    pub sockets: usize,
+    /// How many bytes were handed to them.
+    pub bytes: usize,
     /// How many times a publication was handed to a connection.
     pub deliveries: u64,
     /// How many times a connection could not take a publication.
     pub drops: u64,
-}
-
-/// The sockets of one channel on this thread, each at the index in its `hub_slot`.
-type Sockets = Vec<Rc<Socket>>;
-
-/// One channel on this thread.
-struct Channel {
-    sockets: Sockets,
-    /// The last publication with a position that was handed to the sockets.
-    last: Cell<Option<Position>>,
+    /// Set if every socket of the channel has had some publications now: the time since the oldest of them arrived.
+    pub latency: Option<Duration>,
+    /// Whether the channel's next turn visits sockets that this or an earlier turn has visited.
+    pub repeats: bool,
 }
 
 /// The channels of one thread.
 #[derive(Default)]
-pub struct HubPart {
-    channels: RefCell<HashMap<ChannelName, Channel>>,
+pub struct HubPart(RefCell<State>);
+
+#[derive(Default)]
+struct State {
+    channels: HashMap<ChannelName, Channel>,
+    /// The channels whose turns are next. Each channel with a pass is in it, and perhaps some that have lost theirs.
+    busy: VecDeque<ChannelName>,
+    waiting: Waiting,
+    #[expect(
+        clippy::vec_box,
+        reason = "channels hold boxes, and an allocation is what this saves"
+    )]
+    spare: Vec<Box<Pass>>,
+    /// The buffer in which frames are joined, of at most [`pass::MAX_JOINED_BYTES`].
+    joined: Vec<u8>,
+}
+
+/// What all passes together hold.
+#[derive(Default, Clone, Copy)]
+struct Waiting {
+    publications: usize,
+    bytes: usize,
+}
+
+/// The sockets of one channel on this thread, each at the index in its [`HubPlace`](crate::socket::HubPlace).
+#[derive(Default)]
+struct Channel {
+    sockets: Vec<Rc<Socket>>,
+    /// What some of the sockets have not had yet. While it is `None` all have the same cursor.
+    pass: Option<Box<Pass>>,
+    /// The last publication with a position that every socket has had, of those that are not in the pass any more.
+    last: Option<Position>,
 }
 
 impl HubPart {
-    /// Adds `socket` to `channel`. Returns whether it is the channel's first socket.
+    /// Adds `socket` to `channel`. It gets what is queued from now on. Returns whether it is the channel's first socket.
     pub fn attach(&self, channel: &ChannelName, socket: Rc<Socket>) -> bool {
-        let mut channels = self.channels.borrow_mut();
-        let Channel { sockets, .. } = match channels.get_mut(channel) {
-            Some(channel) => channel,
-            None => channels.entry(channel.clone()).or_insert_with(|| Channel {
+        let mut state = self.0.borrow_mut();
+        let found = match state.channels.get_mut(channel) {
+            Some(found) => found,
+            None => state.channels.entry(channel.clone()).or_insert_with(|| Channel {
                 sockets: Vec::with_capacity(1),
-                last: Cell::new(None),
+                pass: None,
+                last: None,
             }),
         };
-        socket.hub_slot.set(sockets.len());
-        sockets.push(socket);
-        sockets.len() == 1
+        let cursor = match (&found.pass, found.sockets.first()) {
+            (Some(pass), _) => pass.end_cursor(),
+            (None, Some(other)) => other.hub_place.get().cursor,
+            (None, None) => 0,
+        };
+        pass::place(&socket, found.sockets.len(), cursor);
+        found.sockets.push(socket);
+        found.sockets.len() == 1
     }
 
     /// Removes `socket` from `channel`. Returns whether it was the channel's last socket.
     pub fn detach(&self, channel: &ChannelName, socket: &Rc<Socket>) -> bool {
-        let mut channels = self.channels.borrow_mut();
-        let Some(Channel { sockets, .. }) = channels.get_mut(channel) else { return false };
-        let slot = socket.hub_slot.get();
-        if !sockets.get(slot).is_some_and(|found| Rc::ptr_eq(found, socket)) {
+        let mut state = self.0.borrow_mut();
+        let Some(found) = state.channels.get_mut(channel) else { return false };
+        let slot = socket.hub_place.get().slot as usize;
+        if !found.sockets.get(slot).is_some_and(|other| Rc::ptr_eq(other, socket)) {
             return false;
         }
-        sockets.swap_remove(slot);
-        if let Some(moved) = sockets.get(slot) {
-            moved.hub_slot.set(slot);
+        let hole = match &mut found.pass {
+            Some(pass) => pass.make_hole(&mut found.sockets, slot),
+            None => slot,
+        };
+        found.sockets.swap_remove(hole);
+        if let Some(moved) = found.sockets.get(hole) {
+            pass::place(moved, hole, moved.hub_place.get().cursor);
         }
-        let was_last = sockets.is_empty();
+        let was_last = found.sockets.is_empty();
         if was_last {
-            channels.remove(channel);
+            if let Some(pass) = found.pass.take() {
+                state.waiting.remove(pass.len(), pass.bytes());
+                state.keep_spare(pass);
+            }
+            state.channels.remove(channel);
+            let channels = &mut state.channels;
             if channels.capacity() > 4096 && channels.len() * 4 < channels.capacity() {
                 channels.shrink_to_fit();
             }
@@ -83,90 +135,98 @@ impl HubPart {
         was_last
     }
 
-    /// Delivers `frames`, in order, to every socket of `channel`.
-    pub async fn deliver(&self, channel: &ChannelName, frames: &[Delivery]) -> Delivered {
-        let mut total = Delivered::default();
-        let mut from = 0;
-        while from < frames.len() {
-            let to = end_of_join(frames, from);
-            let joined = concat(&frames[from..to]);
-            self.deliver_joined(channel, &frames[from..to], &joined, &mut total).await;
-            from = to;
+    /// Queues a publication that `received` this node at that time for every socket that `channel` has now.
+    pub fn queue(&self, channel: ChannelName, delivery: Delivery, received: Instant) {
+        let mut state = self.0.borrow_mut();
+        let State { channels, busy, waiting, spare, .. } = &mut *state;
+        let Some(found) = channels.get_mut(&channel) else { return };
+        let Channel { sockets, pass, .. } = found;
+        if pass.is_none() {
+            let Some(first) = sockets.first() else { return };
+            let mut next = spare.pop().unwrap_or_default();
+            next.begin(first.hub_place.get().cursor);
+            *pass = Some(next);
+            busy.push_back(channel);
         }
-        total
+        let Some(pass) = pass else { return };
+        waiting.publications += 1;
+        waiting.bytes += delivery.frame.len();
+        pass.push(delivery, received, sockets.len());
     }
 
-    async fn deliver_joined(
-        &self,
-        channel: &ChannelName,
-        frames: &[Delivery],
-        joined: &Bytes,
-        total: &mut Delivered,
-    ) {
-        let mut deliver = |socket: &Socket| {
-            let count = frames.len() as u64;
-            // A panic at one socket must not keep the publication from the others.
-            let delivered = catch_unwind(AssertUnwindSafe(|| socket.deliver(frames, joined)));
-            if delivered.is_err() {
-                socket.close(CloseReason::InternalError);
-            }
-            if delivered.unwrap_or(false) {
-                total.deliveries += count;
-            } else {
-                total.drops += count;
-            }
+    /// Whether there is nothing to deliver.
+    pub fn is_idle(&self) -> bool {
+        self.0.borrow().busy.is_empty()
+    }
+
+    /// Whether more may be queued. If not, some turns make room.
+    pub fn has_room(&self) -> bool {
+        let Waiting { publications, bytes } = self.0.borrow().waiting;
+        publications < MAX_WAITING && bytes < MAX_WAITING_BYTES
+    }
+
+    /// Delivers to some sockets of the channel whose turn it is.
+    pub fn take_turn(&self) -> Turn {
+        let mut state = self.0.borrow_mut();
+        let State { channels, busy, waiting, joined, .. } = &mut *state;
+        let Some(name) = busy.pop_front() else { return Turn::default() };
+        // A channel that has lost its last socket has no pass any more.
+        let Some(channel) = channels.get_mut(&name) else { return Turn::default() };
+        let Channel { sockets, pass: Some(pass), last } = channel else { return Turn::default() };
+        let mut turn = pass.visit(sockets, joined);
+        let Some(ended) = pass.end_lap() else {
+            busy.push_back(name);
+            return turn;
         };
-        let snapshot: Sockets = {
-            let channels = self.channels.borrow();
-            let Some(Channel { sockets, last }) = channels.get(channel) else { return };
-            // Once a batch, whatever the number of sockets.
-            if let Some(position) = frames.iter().rev().find_map(|frame| frame.position) {
-                last.set(Some(position));
-            }
-            if sockets.len() <= SOCKETS_PER_SLICE {
-                sockets.iter().for_each(|socket| deliver(socket));
-                return;
-            }
-            // Tasks that run in between may change the list. A socket that is detached by one of them still gets
-            // these publications.
-            sockets.clone()
-        };
-        for slice in snapshot.chunks(SOCKETS_PER_SLICE) {
-            slice.iter().for_each(|socket| deliver(socket));
-            tokio::task::yield_now().await;
+        let LapEnd { publications, bytes, oldest, counts, is_last, position } = ended;
+        *last = position.or(*last);
+        waiting.remove(publications, bytes);
+        turn.latency = oldest.map(|oldest| oldest.elapsed());
+        turn.repeats = !is_last;
+        telemetry::delivery::channel_delivered(
+            &name,
+            publications,
+            bytes,
+            counts.deliveries,
+            counts.drops,
+        );
+        if is_last {
+            let pass = channel.pass.take();
+            pass.into_iter().for_each(|pass| state.keep_spare(pass));
+        } else {
+            busy.push_back(name);
         }
+        turn
+    }
+
+    /// The last publication with a position that was handed to `socket`, which is in `channel`, or to the sockets that it
+    /// has joined; `None` if there was none since the first of them came.
+    pub fn last_position(&self, channel: &ChannelName, socket: &Socket) -> Option<Position> {
+        let state = self.0.borrow();
+        let Channel { pass, last, .. } = state.channels.get(channel)?;
+        let cursor = socket.hub_place.get().cursor;
+        pass.as_ref().and_then(|pass| pass.last_position(cursor)).or(*last)
     }
 
     /// Closes every open socket of `channel`.
     pub fn close_all(&self, channel: &ChannelName, reason: CloseReason) {
-        if let Some(Channel { sockets, .. }) = self.channels.borrow().get(channel) {
+        if let Some(Channel { sockets, .. }) = self.0.borrow().channels.get(channel) {
             sockets.iter().for_each(|socket| socket.close(reason));
         }
     }
+}
 
-    /// The last publication with a position that was handed to the sockets of `channel`; `None` if there was none
-    /// since the first of them came.
-    pub fn last_position(&self, channel: &ChannelName) -> Option<Position> {
-        self.channels.borrow().get(channel)?.last.get()
+impl State {
+    fn keep_spare(&mut self, mut pass: Box<Pass>) {
+        if self.spare.len() < SPARE_PASSES && pass.empty() {
+            self.spare.push(pass);
+        }
     }
 }
 
-/// The end of the range from `from` whose frames fit into one buffer. It has at least one frame.
-fn end_of_join(frames: &[Delivery], from: usize) -> usize {
-    let mut size = 0;
-    let mut to = from;
-    while to < frames.len() && (to == from || size + frames[to].frame.len() <= MAX_JOINED) {
-        size += frames[to].frame.len();
-        to += 1;
+impl Waiting {
+    fn remove(&mut self, publications: usize, bytes: usize) {
+        self.publications -= publications;
+        self.bytes -= bytes;
     }
-    to
-}
-
-fn concat(frames: &[Delivery]) -> Bytes {
-    if let [single] = frames {
-        return single.frame.clone();
-    }
-    let mut joined = BytesMut::with_capacity(frames.iter().map(|one| one.frame.len()).sum());
-    frames.iter().for_each(|one| joined.extend_from_slice(&one.frame));
-    joined.freeze()
 }

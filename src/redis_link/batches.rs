@@ -27,26 +27,28 @@ impl Commands {
         script: &Script,
         calls: &[ScriptInvocation<'_>],
     ) -> Result<Answers<T>, RedisFailure> {
-        let pipeline = || {
-            let mut pipeline = redis::pipe();
-            pipeline.ignore_errors();
-            pipeline
-        };
-        let mut known = pipeline();
-        for call in calls {
-            known.invoke_script(call);
-        }
         if calls.is_empty() {
             return Ok(Vec::new());
         }
+        let mut known = redis::pipe();
+        known.ignore_errors();
+        for call in calls {
+            known.invoke_script(call);
+        }
         let mut answers: Vec<RedisResult<T>> = self.pipeline(&known).await?;
-        if answers.first().is_some_and(is_unknown_script) {
-            let mut unknown = pipeline();
-            unknown.load_script(script).ignore();
-            for call in calls {
-                unknown.invoke_script(call);
+        // Only these have not run: another client may have removed or loaded the script in between.
+        let unknown: Vec<_> =
+            (0..answers.len()).filter(|at| is_unknown_script(&answers[*at])).collect();
+        if !unknown.is_empty() {
+            let mut again = redis::pipe();
+            again.ignore_errors().load_script(script).ignore();
+            for at in &unknown {
+                again.invoke_script(&calls[*at]);
             }
-            answers = self.pipeline(&unknown).await?;
+            let repeated: Vec<RedisResult<T>> = self.pipeline(&again).await?;
+            for (at, answer) in unknown.into_iter().zip(repeated) {
+                answers[at] = answer;
+            }
         }
         Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.classify(error))).collect())
     }

@@ -94,8 +94,16 @@ pub struct Socket {
     after: Cell<Option<Position>>,
     /// `None` if whole messages are sent.
     forwarding: Option<Forwarding>,
-    /// Where the hub keeps this socket in its channel's list.
-    pub hub_slot: Cell<usize>,
+    pub hub_place: Cell<HubPlace>,
+}
+
+/// Where the hub keeps a socket.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct HubPlace {
+    /// The index in its channel's list.
+    pub slot: u32,
+    /// The number of the next publication of the channel that it gets. It wraps.
+    pub cursor: u32,
 }
 
 /// What waits to be written to a peer.
@@ -156,7 +164,7 @@ impl Socket {
             has_progressed: Cell::new(false),
             after: Cell::new(None),
             forwarding: None,
-            hub_slot: Cell::new(0),
+            hub_place: Cell::default(),
         }
     }
 

@@ -80,7 +80,7 @@ impl Socket {
 
     /// Sends publications. `joined` is all their frames in one buffer. Returns false if the connection is ending
     /// or this delivery overflowed its queue.
-    pub fn deliver(&self, frames: &[Delivery], joined: &Bytes) -> bool {
+    pub fn deliver(&self, frames: &[Delivery], joined: &[u8]) -> bool {
         if !self.is_open() {
             return false;
         }
@@ -118,7 +118,7 @@ impl Socket {
         }
     }
 
-    fn deliver_all(&self, frames: &[Delivery], joined: &Bytes) -> bool {
+    fn deliver_all(&self, frames: &[Delivery], joined: &[u8]) -> bool {
         let is_direct = {
             let outbox = self.outbox.borrow();
             outbox.is_empty() && !outbox.is_held()

@@ -69,7 +69,7 @@ async fn publications_already_in_the_history_are_dropped_and_counted() {
         for (offset, publication) in (1..).zip(&mut live) {
             publication.position = Some(place(offset));
         }
-        let joined = live.iter().map(|live| &live.frame[..]).collect::<Vec<_>>().concat().into();
+        let joined = live.iter().map(|live| &live.frame[..]).collect::<Vec<_>>().concat();
         metrics::with_local_recorder(&recorder, || socket.deliver(&live, &joined));
         socket.close(CloseReason::Restarting);
         peer.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();

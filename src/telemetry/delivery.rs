@@ -105,27 +105,31 @@ pub fn publication_not_json(channel: &ChannelName, fault: NotJson) {
     );
 }
 
-/// A batch was handed to its connections; `latency` counts from the arrival of its oldest publication.
-pub fn batch_delivered(deliveries: u64, drops: u64, latency: Duration) {
+/// Publications were handed to connections; `latency` counts from the arrival of the oldest of those that have reached
+/// their last one.
+pub fn delivered(deliveries: u64, drops: u64, latency: Option<Duration>) {
     HANDLES.deliveries.increment(deliveries);
     if drops > 0 {
         HANDLES.drops.increment(drops);
     }
-    HANDLES.latency.record(latency);
+    if let Some(latency) = latency {
+        HANDLES.latency.record(latency);
+    }
 }
 
-/// Publications of one channel were handed to its connections on one thread.
+/// Publications of one channel were handed to all of its connections on one thread.
 pub fn channel_delivered(
     channel: &ChannelName,
-    frames: &[impl AsRef<[u8]>],
+    publications: usize,
+    bytes: usize,
     deliveries: u64,
     drops: u64,
 ) {
     debug!(
         event = "channel_delivered",
         channel = channel.as_str(),
-        publications = frames.len(),
-        bytes = frames.iter().map(|frame| frame.as_ref().len()).sum::<usize>(),
+        publications,
+        bytes,
         deliveries,
         drops,
         "delivered publications to the connections of a channel"

@@ -31,6 +31,7 @@ mod handover;
 mod handshake;
 mod http_heads;
 mod http_input;
+mod joining;
 mod jwt;
 mod limits;
 mod logs;

@@ -20,7 +20,7 @@ pub(super) use layered::{
     Registration,
 };
 pub use memory::MemoryHistory;
-pub(super) use redis::RedisHistory;
+pub(super) use redis::{PublicationGroup, RedisHistory};
 
 use std::time::Duration;
 

@@ -1,14 +1,16 @@
 //! Channel histories in Redis. Each channel has a stream, a hash with epoch and offset, and a hash of running
 //! generations. The channel's name in braces puts all three into one cluster slot.
 
+mod publish;
+
 use std::time::Duration;
 
-use bytes::Bytes;
+pub use publish::PublicationGroup;
 use redis::{Script, Value};
 
 use super::{
-    Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce, Published,
-    ReadFrom, TerminalEvent, encode, end_key,
+    Extent, GENERATION_TTL, GenerationState, PAGE_BYTES, PAGE_LENGTH, Page, Published, ReadFrom,
+    TerminalEvent, encode, end_key,
 };
 use crate::config;
 use crate::protocol::{
@@ -155,40 +157,6 @@ impl RedisHistory {
 
     pub(super) fn scripts(&self) -> &Scripts {
         &self.0.scripts
-    }
-
-    /// Publishes, and appends to the history if `history` says that the channel keeps one.
-    pub async fn publish(
-        &self,
-        channel: &ChannelName,
-        history: Option<&config::History>,
-        data: &[Bytes],
-        once: Option<&PublishOnce>,
-    ) -> Result<Published, EngineUnavailable> {
-        if history.is_none() && once.is_none() {
-            for json in data {
-                let mut publish = redis::cmd("PUBLISH");
-                publish.arg(channel.as_str()).arg(&json[..]);
-                let _: i64 = self.0.commands.query(&publish).await?;
-            }
-            return Ok(Published { position: None, duplicate: false, refused: false });
-        }
-        let mut call = self.0.scripts.publish.prepare_invoke();
-        call.key(self.key(channel, "stream")).key(self.key(channel, "meta"));
-        call.arg(channel.as_str());
-        call.arg(history.map_or(0, |history| history.size));
-        call.arg(history.map_or(0, |history| milliseconds(history.ttl)));
-        if let Some(PublishOnce { key, number, ttl, unless }) = once {
-            call.key(self.once_key(channel, key));
-            call.arg(*number).arg(milliseconds(*ttl));
-            if let Some(end) = unless {
-                call.key(self.once_key(channel, end));
-            }
-        }
-        data.iter().for_each(|json| {
-            call.arg(&json[..]);
-        });
-        Ok(published(self.0.commands.invoke(&call).await?))
     }
 
     /// Publishes a task's terminal event once, and records its end in the same step.

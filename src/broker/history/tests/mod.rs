@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::broker::{Core, Publisher};
+use crate::broker::{Core, PublishError, Publisher};
 use crate::config::{Config, SharedConfig};
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
@@ -105,6 +105,7 @@ on_both_engines! {
     the_first_read_starts_an_epoch,
     a_repeat_is_recognised_by_its_key,
     several_publications_are_published_in_one_step,
+    several_channels_have_their_own_outcomes,
     late_clients_start_at_the_running_generation,
     a_generation_that_gets_another_id_keeps_its_start_and_counts_once,
     the_gateways_terminal_event_records_the_end,
@@ -241,6 +242,26 @@ async fn several_publications_are_published_in_one_step(bench: Bench) {
             r#"{"event":"message","data":"three","offset":3}"#
         ]
     );
+}
+
+async fn several_channels_have_their_own_outcomes(bench: Bench) {
+    let json = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+    let data = |channel: &str, text: &str| (self::channel(channel), vec![json(text), json(text)]);
+    let groups = [data("five_1", "{}"), data("unstored", "{}"), data("long_1", "{\"n\":1}")];
+    let offsets = async |once: Option<&PublishOnce>| -> Vec<_> {
+        let outcomes = bench.publisher.publish_each(&groups, once).await;
+        let outcomes = outcomes.into_iter().map(Result::unwrap);
+        outcomes.map(|one| (one.position.map(|at| at.offset), one.duplicate)).collect()
+    };
+    assert_eq!(offsets(None).await, [(Some(2), false), (None, false), (Some(2), false)]);
+    let once = PublishOnce { key: "a".to_owned(), number: 1, ttl: TTL, unless: None };
+    assert_eq!(offsets(Some(&once)).await, [(Some(4), false), (None, false), (Some(4), false)]);
+    assert_eq!(offsets(Some(&once)).await, [(Some(4), true), (None, true), (Some(4), true)]);
+    assert!(bench.publisher.publish_each(&[], None).await.is_empty());
+    let large = "x".repeat(2 << 20);
+    let outcomes = bench.publisher.publish_each(&[data("a", "{}"), data("b", &large)], None).await;
+    let is_ok: Vec<_> = outcomes.iter().map(Result::is_ok).collect();
+    assert_eq!((is_ok, outcomes[1]), (vec![true, false], Err(PublishError::TooLarge)));
 }
 
 async fn late_clients_start_at_the_running_generation(bench: Bench) {

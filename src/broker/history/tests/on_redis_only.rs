@@ -120,3 +120,24 @@ async fn the_keys_of_a_channel_share_a_cluster_slot() {
         assert_eq!(slot(&format!("tg:{{five_1}}:{part}")).await, own);
     }
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_channel_that_redis_refuses_costs_no_other_its_publications() {
+    local(async {
+        let bench = Bench::redis().await;
+        let (_, commands) = bench.redis.as_ref().unwrap();
+        let () =
+            commands.query(::redis::cmd("SET").arg("tg:{long_1}:meta").arg("text")).await.unwrap();
+        let _: () = commands.query(::redis::cmd("SCRIPT").arg("FLUSH")).await.unwrap();
+        let groups: Vec<_> = (0..600)
+            .map(|number| (channel(&format!("long_{number}")), vec![Bytes::from_static(b"{}"); 2]))
+            .collect();
+        let outcomes = bench.publisher.publish_each(&groups, None).await;
+        for (number, outcome) in outcomes.into_iter().enumerate() {
+            let offset = outcome.map(|one| one.position.unwrap().offset);
+            let expected = if number == 1 { Err(PublishError::EngineUnavailable) } else { Ok(2) };
+            assert_eq!(offset, expected, "long_{number}");
+        }
+    })
+    .await;
+}

@@ -1,0 +1,235 @@
+//! The delivery of a channel's publications to its sockets on one thread.
+//!
+//! A pass goes through the list of sockets in laps. Each socket has a cursor, the number of the next publication that it
+//! is to get, and a visit hands it what follows. Publications that arrive meanwhile are appended: the sockets that are
+//! still to be visited get them with the rest, the others in the next lap. The list is in this order:
+//!
+//! ```text
+//! 0 ……… again ……… visited ……… end ……… length
+//!   next lap   up to date   this lap   up to date
+//! ```
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::Turn;
+use crate::protocol::{CloseReason, Position};
+use crate::socket::{Delivery, HubPlace, Socket};
+
+/// A visit hands one socket at most this many publications, and this many bytes if they are several. So it fits into
+/// the default `send_queue` of a connection to which nothing can be written just now.
+pub(super) const MAX_JOINED: usize = 256;
+pub(super) const MAX_JOINED_BYTES: usize = 256 * 1024;
+
+/// A turn ends after this many sockets or bytes, so that other channels wait for no more than a part of a millisecond.
+pub(super) const SOCKETS_PER_TURN: usize = 64;
+const BYTES_PER_TURN: usize = 1 << 20;
+
+/// A pass that has grown beyond this many publications is not kept.
+const SPARE_LENGTH: usize = 64;
+
+/// Publications that some sockets of a channel have not had yet.
+#[derive(Default)]
+pub(super) struct Pass {
+    /// The publications, and when each of them reached this node.
+    publications: Vec<Delivery>,
+    received: Vec<Instant>,
+    bytes: usize,
+    /// The number of the first of `publications`. It wraps, as cursors do; differences between them are small.
+    first: u32,
+    again: usize,
+    visited: usize,
+    end: usize,
+    /// How many of `publications` every socket has had that this lap has visited.
+    reached: usize,
+    counts: Counts,
+}
+
+/// How many deliveries and drops there were in a lap.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct Counts {
+    pub deliveries: u64,
+    pub drops: u64,
+}
+
+/// The end of a lap.
+pub(super) struct LapEnd {
+    /// How many publications all sockets have had now, and their bytes.
+    pub publications: usize,
+    pub bytes: usize,
+    /// When the oldest of them reached this node.
+    pub oldest: Option<Instant>,
+    pub counts: Counts,
+    /// Whether all sockets have had everything.
+    pub is_last: bool,
+    /// The position of the last of those that all sockets have had now, if any of them has one.
+    pub position: Option<Position>,
+}
+
+/// Sets where `socket` is in its channel's list, and the number of the next publication that it gets.
+pub(super) fn place(socket: &Socket, slot: usize, cursor: u32) {
+    // A thread has far fewer sockets: each takes a descriptor.
+    let slot = u32::try_from(slot).expect("a channel has fewer than 2^32 sockets");
+    socket.hub_place.set(HubPlace { slot, cursor });
+}
+
+impl Pass {
+    /// Prepares an empty pass for sockets that all have this `cursor`.
+    pub fn begin(&mut self, cursor: u32) {
+        debug_assert!(self.publications.is_empty());
+        (self.first, self.bytes, self.counts) = (cursor, 0, Counts::default());
+        (self.again, self.visited, self.end, self.reached) = (0, 0, 0, usize::MAX);
+    }
+
+    /// Removes all publications. Returns whether the pass is small enough to be kept.
+    pub fn empty(&mut self) -> bool {
+        self.publications.clear();
+        self.received.clear();
+        self.publications.capacity() <= SPARE_LENGTH
+    }
+
+    /// How many publications it holds.
+    pub fn len(&self) -> usize {
+        self.publications.len()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The number of the publication that will be appended next.
+    pub fn end_cursor(&self) -> u32 {
+        self.first.wrapping_add(self.publications.len() as u32)
+    }
+
+    /// Appends a publication for the first `sockets` of the list, which are all of them.
+    pub fn push(&mut self, publication: Delivery, received: Instant, sockets: usize) {
+        self.bytes += publication.frame.len();
+        self.publications.push(publication);
+        self.received.push(received);
+        (self.again, self.end) = (self.visited, sockets);
+    }
+
+    /// Moves the socket at `slot` behind those that the order of the list concerns, so that it can be replaced with the
+    /// last one. Returns where it is then.
+    pub fn make_hole(&mut self, sockets: &mut [Rc<Socket>], slot: usize) -> usize {
+        let mut hole = slot;
+        for boundary in [&mut self.again, &mut self.visited, &mut self.end] {
+            if hole < *boundary {
+                *boundary -= 1;
+                sockets.swap(hole, *boundary);
+                place(&sockets[hole], hole, sockets[hole].hub_place.get().cursor);
+                hole = *boundary;
+            }
+        }
+        hole
+    }
+
+    /// Visits the next sockets. `joined` is a buffer.
+    pub fn visit(&mut self, sockets: &[Rc<Socket>], joined: &mut Vec<u8>) -> Turn {
+        let (started, mut bytes) = (self.visited, 0);
+        let mut counts = Counts::default();
+        // What `joined` holds. Most sockets of a turn get the same.
+        let (mut from, mut to) = (0, 0);
+        joined.clear();
+        while self.visited < self.end
+            && self.visited - started < SOCKETS_PER_TURN
+            && bytes < BYTES_PER_TURN
+        {
+            let socket = &sockets[self.visited];
+            self.visited += 1;
+            let cursor = socket.hub_place.get().cursor.wrapping_sub(self.first) as usize;
+            if cursor != from || to == 0 {
+                (from, to) = (cursor, self.end_of_join(cursor));
+                join(&self.publications[from..to], joined);
+            }
+            self.reached = self.reached.min(to);
+            if to < self.publications.len() {
+                self.again = self.visited;
+            }
+            let publications = &self.publications[from..to];
+            let [first, rest @ ..] = publications else { continue };
+            let frames: &[u8] = if rest.is_empty() { &first.frame } else { joined };
+            bytes += frames.len();
+            place(socket, self.visited - 1, self.first.wrapping_add(to as u32));
+            counts.add(publications.len(), deliver(socket, publications, frames));
+        }
+        self.counts.deliveries += counts.deliveries;
+        self.counts.drops += counts.drops;
+        Turn {
+            sockets: self.visited - started,
+            bytes,
+            deliveries: counts.deliveries,
+            drops: counts.drops,
+            ..Turn::default()
+        }
+    }
+
+    /// If every socket of the lap has been visited: removes what all sockets have had, and begins the next lap if
+    /// there is one. `None` within a lap.
+    pub fn end_lap(&mut self) -> Option<LapEnd> {
+        if self.visited < self.end {
+            return None;
+        }
+        let is_last = self.again == 0;
+        // Those that this lap has not visited have had everything.
+        let all = self.publications.len();
+        let done = if is_last { all } else { self.reached.min(all) };
+        let oldest = self.received.first().copied().filter(|_| done > 0);
+        let position = last_position(&self.publications[..done]);
+        let bytes = self.publications.drain(..done).map(|one| one.frame.len()).sum();
+        self.received.drain(..done);
+        self.bytes -= bytes;
+        self.first = self.first.wrapping_add(done as u32);
+        (self.end, self.again, self.visited, self.reached) = (self.again, 0, 0, usize::MAX);
+        let counts = std::mem::take(&mut self.counts);
+        Some(LapEnd { publications: done, bytes, oldest, counts, is_last, position })
+    }
+
+    /// The position of the last publication before `cursor` that has one.
+    pub fn last_position(&self, cursor: u32) -> Option<Position> {
+        last_position(&self.publications[..cursor.wrapping_sub(self.first) as usize])
+    }
+
+    /// The end of the range from `from` whose frames fit into one write. It is empty only at the end.
+    fn end_of_join(&self, from: usize) -> usize {
+        let mut bytes = 0;
+        let next = self.publications[from..].iter().take(MAX_JOINED);
+        let fitting = next.take_while(|one| {
+            bytes += one.frame.len();
+            bytes <= MAX_JOINED_BYTES
+        });
+        let least = from + usize::from(from < self.publications.len());
+        (from + fitting.count()).max(least)
+    }
+}
+
+impl Counts {
+    fn add(&mut self, publications: usize, delivered: bool) {
+        let count = if delivered { &mut self.deliveries } else { &mut self.drops };
+        *count += publications as u64;
+    }
+}
+
+fn last_position(publications: &[Delivery]) -> Option<Position> {
+    publications.iter().rev().find_map(|one| one.position)
+}
+
+/// Joins the frames of several publications. A single frame needs no copy.
+fn join(publications: &[Delivery], joined: &mut Vec<u8>) {
+    joined.clear();
+    if publications.len() > 1 {
+        publications.iter().for_each(|one| joined.extend_from_slice(&one.frame));
+    }
+}
+
+/// Returns whether the socket has taken all `publications`, whose frames are `frames`.
+fn deliver(socket: &Socket, publications: &[Delivery], frames: &[u8]) -> bool {
+    // A panic at one socket must not keep the publications from the others.
+    let delivered = catch_unwind(AssertUnwindSafe(|| socket.deliver(publications, frames)));
+    if delivered.is_err() {
+        socket.close(CloseReason::InternalError);
+    }
+    delivered.unwrap_or(false)
+}
