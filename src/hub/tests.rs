@@ -5,6 +5,7 @@ use std::cell::Cell;
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::pass::{MAX_JOINED, MAX_JOINED_BYTES, SOCKETS_PER_TURN};
 use super::*;
@@ -341,6 +342,46 @@ proptest! {
             for member in members {
                 prop_assert_eq!(member.received(), Vec::from_iter(member.joined_at..*published));
             }
+        }
+    }
+}
+
+/// What a busy node does most often costs no allocation, however many sockets there are.
+#[tokio::test]
+async fn a_delivery_allocates_nothing() {
+    // Like the broker: tokio's budget would make writes fail after 128 of them.
+    tokio::task::unconstrained(deliver_without_allocations()).await;
+}
+
+async fn deliver_without_allocations() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    for count in [1, 3 * SOCKETS_PER_TURN] {
+        let (hub, name) = (HubPart::default(), channel("busy"));
+        let mut peers = Vec::new();
+        for _ in 0..count {
+            peers.push(TcpStream::connect(address).await.unwrap());
+            let ours = listener.accept().await.unwrap().0;
+            ours.writable().await.unwrap();
+            let socket = Socket::new(ByteStream::Tcp(ours), 1000, QUEUE);
+            hub.attach(&name, Rc::new(socket));
+        }
+        let delivery = Delivery { frame: frame::text("one of many"), position: None };
+        let deliver = || {
+            for waiting in [1, 4] {
+                for _ in 0..waiting {
+                    hub.queue(name.clone(), delivery.clone(), Instant::now());
+                }
+                finish(&hub);
+            }
+        };
+        let first = allocation_counter::measure(deliver);
+        assert!(first.count_total > 0, "what is kept for the next publications is allocated");
+        let allocations = allocation_counter::measure(|| (0..10).for_each(|_| deliver()));
+        assert_eq!(allocations.count_total, 0, "{count} sockets: {allocations:?}");
+        for peer in &mut peers {
+            let mut received = vec![0; 11 * 5 * delivery.frame.len()];
+            peer.read_exact(&mut received).await.unwrap();
         }
     }
 }
