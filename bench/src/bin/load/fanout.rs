@@ -14,8 +14,10 @@ use super::process::cpu_seconds;
 use super::publisher::Publisher;
 use super::{Result, Target};
 
-/// A round that takes longer than this has lost a delivery.
-const ROUND_DEADLINE: Duration = Duration::from_secs(10);
+/// A call whose publications take longer than this to reach all has lost a delivery.
+const CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// Buffers have grown by then, and the allocator has its pages.
+const WARM_UP: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -29,6 +31,9 @@ pub struct Options {
     /// The number of publications in one call.
     #[arg(long, default_value_t = 1)]
     burst: usize,
+    /// How many calls are under way: the next is made when all connections have what an earlier one published.
+    #[arg(long, default_value_t = 1)]
+    under_way: usize,
     /// The size of a publication in bytes.
     #[arg(long, default_value_t = 200)]
     bytes: usize,
@@ -36,12 +41,15 @@ pub struct Options {
     seconds: u64,
 }
 
-/// The state that all connections of the thread share.
-#[derive(Default)]
+/// The state that all connections and publishers of the thread share.
 struct Deliveries {
+    /// How many deliveries one call makes.
+    per_call: u64,
+    calls: Cell<u64>,
     arrived: Cell<u64>,
-    expected: Cell<u64>,
-    complete: Notify,
+    /// How many deliveries have arrived when the next call has reached all.
+    next: Cell<u64>,
+    reached: Notify,
     broken: Cell<bool>,
 }
 
@@ -51,28 +59,35 @@ pub async fn run(options: Options) -> Result<Value> {
 
 async fn measure(options: Options) -> Result<Value> {
     let Target { server, pid, connections } = options.target;
-    let deliveries = Rc::new(Deliveries::default());
+    let (bytes, burst) = (options.bytes, options.burst.max(1));
+    let per_call = (connections * burst) as u64;
+    let deliveries = Rc::new(Deliveries {
+        per_call,
+        calls: Cell::new(0),
+        arrived: Cell::new(0),
+        next: Cell::new(per_call),
+        reached: Notify::new(),
+        broken: Cell::new(false),
+    });
     for _ in 0..connections {
         let connection = Connection::open(server, "fanout").await?;
         tokio::task::spawn_local(count(connection, deliveries.clone()));
     }
-    let (bytes, burst) = (options.bytes, options.burst.max(1));
-    let mut publisher =
-        Publisher::connect(options.admin, &options.api_key, "chat_fanout", bytes, burst).await?;
-    let round = (connections * burst) as u64;
-    // Warm up, so that buffers have grown and the allocator has its pages.
-    for _ in 0..10 {
-        deliver(&mut publisher, &deliveries, round).await?;
+    let mut publishers = Vec::new();
+    for _ in 0..options.under_way.max(1) {
+        let connected =
+            Publisher::connect(options.admin, &options.api_key, "chat_fanout", bytes, burst);
+        publishers.push(connected.await?);
     }
+    publish(&mut publishers, &deliveries, WARM_UP).await?;
     let (started, cpu, first) = (Instant::now(), cpu_seconds(pid)?, deliveries.arrived.get());
-    while started.elapsed() < Duration::from_secs(options.seconds) {
-        deliver(&mut publisher, &deliveries, round).await?;
-    }
+    publish(&mut publishers, &deliveries, Duration::from_secs(options.seconds)).await?;
     let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds(pid)? - cpu);
     let delivered = (deliveries.arrived.get() - first) as f64;
     Ok(json!({
         "connections": connections,
         "burst": burst,
+        "under_way": publishers.len(),
         "deliveries": delivered,
         "server_cpu_seconds": cpu,
         "deliveries_per_second": (delivered / seconds).round(),
@@ -80,30 +95,51 @@ async fn measure(options: Options) -> Result<Value> {
     }))
 }
 
-/// Makes one call of the API and waits for all its deliveries.
-async fn deliver(publisher: &mut Publisher, deliveries: &Deliveries, round: u64) -> Result<()> {
-    deliveries.expected.set(deliveries.expected.get() + round);
-    publisher.publish().await?;
-    let complete = async {
-        while deliveries.arrived.get() < deliveries.expected.get() && !deliveries.broken.get() {
-            deliveries.complete.notified().await;
+/// Lets each publisher make one call after the other for this long.
+async fn publish(
+    publishers: &mut [Publisher],
+    deliveries: &Deliveries,
+    duration: Duration,
+) -> Result<()> {
+    let ends = Instant::now() + duration;
+    let calls = publishers.iter_mut().map(async |publisher| {
+        while Instant::now() < ends {
+            deliveries.call(publisher).await?;
         }
-    };
-    let all = tokio::time::timeout(ROUND_DEADLINE, complete).await;
-    if all.is_err() || deliveries.broken.get() {
-        let (arrived, expected) = (deliveries.arrived.get(), deliveries.expected.get());
-        return Err(format!("{arrived} of {expected} deliveries arrived").into());
+        Ok(())
+    });
+    futures_util::future::try_join_all(calls).await.map(drop)
+}
+
+impl Deliveries {
+    /// Makes one call of the API and waits for all its deliveries.
+    async fn call(&self, publisher: &mut Publisher) -> Result<()> {
+        self.calls.set(self.calls.get() + 1);
+        let expected = self.calls.get() * self.per_call;
+        publisher.publish().await?;
+        let complete = async {
+            while self.arrived.get() < expected && !self.broken.get() {
+                self.reached.notified().await;
+            }
+        };
+        let all = tokio::time::timeout(CALL_DEADLINE, complete).await;
+        if all.is_err() || self.broken.get() {
+            let arrived = self.arrived.get();
+            return Err(format!("{arrived} of {expected} deliveries arrived").into());
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 async fn count(mut connection: Connection, deliveries: Rc<Deliveries>) {
     while let Ok(frames) = connection.frames().await {
-        deliveries.arrived.set(deliveries.arrived.get() + frames);
-        if deliveries.arrived.get() >= deliveries.expected.get() {
-            deliveries.complete.notify_one();
+        let arrived = deliveries.arrived.get() + frames;
+        deliveries.arrived.set(arrived);
+        if arrived >= deliveries.next.get() {
+            deliveries.next.set((arrived / deliveries.per_call + 1) * deliveries.per_call);
+            deliveries.reached.notify_waiters();
         }
     }
     deliveries.broken.set(true);
-    deliveries.complete.notify_one();
+    deliveries.reached.notify_waiters();
 }
