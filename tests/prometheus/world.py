@@ -81,6 +81,8 @@ class Reply(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.path == "/ended":
+            return self.answer(200 if body["outcome"] == "completed" else 400)
         match body["message"].split()[0]:
             case "refuse":
                 self.answer(400, b'{"error":"not this one"}')
@@ -167,6 +169,7 @@ upstream = "nobody"
 kind = "http"
 url = "http://127.0.0.1:{api}/reply"
 retries = 1
+on_complete = {{ url = "http://127.0.0.1:{api}/ended" }}
 
 [upstream.nobody]
 kind = "http"
