@@ -244,6 +244,7 @@ impl WorkerParts<'_> {
             memory: self.publisher.memory.thread(number),
             refusals: refusals.clone(),
             shutdown: shutdown.clone(),
+            tracked: shutdown.track(),
         };
         listeners.into_iter().zip(handles).enumerate().map(worker).collect()
     }

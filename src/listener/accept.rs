@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::RuntimeConfig;
 use super::client_limits::ClientLimits;
@@ -55,6 +56,8 @@ pub struct Worker {
     pub memory: ThreadBudget,
     pub refusals: RefusalDelays,
     pub shutdown: Shutdown,
+    /// Makes a drain wait for this thread, also one that begins before the thread runs: clients may have connected.
+    pub tracked: TaskTrackerToken,
 }
 
 impl Worker {
@@ -66,7 +69,7 @@ impl Worker {
 
     async fn serve(self) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
-        let tracked = shutdown.track();
+        let tracked = self.tracked.clone();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let (is_first, is_inherited) = (self.is_first, self.is_inherited);
         let (runtime_config, applied) = (self.runtime_config.clone(), self.applied.clone());

@@ -179,7 +179,7 @@ async fn a_client_that_does_not_answer_is_not_waited_for_until_the_deadline() {
 #[tokio::test]
 async fn a_client_that_has_just_connected_is_answered() {
     let reply = "path = \"/health/\"\nreply = '{\"status\":\"ok\"}'";
-    let mut gateway = Gateway::start(settings("3s", "20s").route(reply)).await;
+    let mut gateway = Gateway::start(settings("300ms", "20s").route(reply)).await;
     let mut stream = TcpStream::connect(gateway.addr()).await.unwrap();
     gateway.signal(Signal::TERM);
     gateway.wait_for_event("draining").await;
@@ -197,7 +197,7 @@ async fn a_client_that_has_just_connected_is_answered() {
 
 #[tokio::test]
 async fn a_client_that_has_just_connected_is_sent_on() {
-    let mut gateway = Gateway::start(settings("3s", "20s")).await;
+    let mut gateway = Gateway::start(settings("300ms", "20s")).await;
     let mut stream = TcpStream::connect(gateway.addr()).await.unwrap();
     gateway.signal(Signal::TERM);
     gateway.wait_for_event("draining").await;
