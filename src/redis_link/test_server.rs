@@ -1,5 +1,6 @@
 //! A real `redis-server` for one test, on a free port. It is killed when dropped.
 
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -89,19 +90,27 @@ impl RedisServer {
         assert!(status.is_ok_and(|status| status.success()));
     }
 
-    /// Waits until the server accepts connections. Returns false if it ended instead.
+    /// Waits until the server answers. Returns false if it ended instead.
     fn wait_until_ready(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(10);
         while Instant::now() < deadline {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return false;
             }
-            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+            if self.answers().is_ok() {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(5));
         }
         false
+    }
+
+    /// Asks for any answer. A server accepts connections before it has all of its ports, and may end without the others.
+    fn answers(&self) -> std::io::Result<()> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(b"PING\r\n")?;
+        stream.read_exact(&mut [0])
     }
 }
 
