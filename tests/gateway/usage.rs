@@ -251,17 +251,16 @@ async fn usage_that_is_said_several_times_counts_once() {
     }
 }
 
-/// The charge of a reply that ends while the limits cannot be reached is made up for.
-#[tokio::test]
-async fn a_charge_waits_for_the_engine() {
-    let (engine, mut counts) = (Engine::redis().await, Redis::start().await);
+/// A reply of 130 tokens that ends while the Redis of the limits is down.
+async fn uncharged(engine: &Engine, counts: &mut Redis) -> (Gateway, Client) {
     let (stream, reply) = Reply::stream(SSE);
     let upstream = Upstream::start(in_turn([reply])).await;
     let url = engine.server().expect("a Redis").url();
     let route = "[route.limits]\nusage_per_user = \"100/1d\"\ngenerations_per_user = 0";
     let settings = settings(&upstream, "events", route)
         .redis(&url)
-        .also("engine.redis", &format!("limits_url = {:?}", counts.url()));
+        .also("engine.redis", &format!("limits_url = {:?}", counts.url()))
+        .section("shutdown", "drain = \"100ms\"\ngrace = \"500ms\"");
     let gateway = Gateway::start(settings).await;
     let mut client = signed_in(&gateway, &session()).await;
     client.send_json(&json!({"message": "hello", "id": "a"})).await;
@@ -272,6 +271,14 @@ async fn a_charge_waits_for_the_engine() {
     wait_for(&mut client, "complete").await;
     let failures = [("limit", "usage_per_user")];
     gateway.wait_for_metric("tidegate_limit_engine_down_total", &failures, 1.0).await;
+    (gateway, client)
+}
+
+/// The charge of a reply that ends while the limits cannot be reached is made up for.
+#[tokio::test]
+async fn a_charge_waits_for_the_engine() {
+    let (engine, mut counts) = (Engine::redis().await, Redis::start().await);
+    let (gateway, mut client) = uncharged(&engine, &mut counts).await;
     counts.restart().await;
     until("the charge", async || {
         let standing = try_limits(&gateway, "7").await?["standing"].clone();
@@ -286,24 +293,7 @@ async fn a_charge_waits_for_the_engine() {
 #[tokio::test]
 async fn a_charge_that_is_lost_is_counted() {
     let (engine, mut counts) = (Engine::redis().await, Redis::start().await);
-    let (stream, reply) = Reply::stream(SSE);
-    let upstream = Upstream::start(in_turn([reply])).await;
-    let url = engine.server().expect("a Redis").url();
-    let route = "[route.limits]\nusage_per_user = \"100/1d\"\ngenerations_per_user = 0";
-    let settings = settings(&upstream, "events", route)
-        .redis(&url)
-        .also("engine.redis", &format!("limits_url = {:?}", counts.url()))
-        .section("shutdown", "drain = \"100ms\"\ngrace = \"500ms\"");
-    let mut gateway = Gateway::start(settings).await;
-    let mut client = signed_in(&gateway, &session()).await;
-    client.send_json(&json!({"message": "hello", "id": "a"})).await;
-    wait_for(&mut client, "processing_started").await;
-    counts.stop();
-    stream.write("data: {\"event\":\"usage\",\"input_tokens\":130}\n\n");
-    drop(stream);
-    wait_for(&mut client, "complete").await;
-    let failures = [("limit", "usage_per_user")];
-    gateway.wait_for_metric("tidegate_limit_engine_down_total", &failures, 1.0).await;
+    let (mut gateway, _client) = uncharged(&engine, &mut counts).await;
     gateway.stop().await;
     let line = gateway.wait_for_event("usage_not_charged").await;
     assert_eq!((&line["tokens"], &line["user"]), (&json!(130), &json!("7")), "{line}");

@@ -48,7 +48,7 @@ struct Chunk<'a> {
     finish_reason: Text<'a>,
     #[serde(borrow, default)]
     message_metadata: Option<&'a RawValue>,
-    /// Of a message that is not streamed.
+    /// The parts of a message that is not streamed.
     #[serde(borrow, default)]
     parts: Option<Vec<Part<'a>>>,
 }

@@ -316,7 +316,7 @@ fn a_choice_may_end_with_an_error() {
     );
 }
 
-/// Of servers in between, and of those with other forms of their own.
+/// Servers in between, and those with other forms of their own, report errors in these ways.
 #[test]
 fn objects_that_say_that_they_are_errors_fail() {
     for (error, code) in [
