@@ -123,12 +123,14 @@ impl Replies {
         let mut request_span = config.upstreams.span(upstream, &parent);
         let trace = request_span.context().unwrap_or(sender.trace);
         let message = sender.message(checked, trace);
-        // A worker may be faster than the upstream's answer: its reply is tracked, its publications wait, and
-        // clients that connect meanwhile see all of it.
+        // A worker may be faster than the upstream's answer, and than the engine: its reply is tracked, its
+        // publications wait, and the mark is set before the upstream knows of the message, so that clients that
+        // connect meanwhile see all of it.
         let pending = self.services.generations.tracker.register_pending(&sender.channel);
         let hold = sender.socket.hold();
         let mark = HistoryMark::new(&self.history, sender.task(&message.task_id));
-        let ((), relayed) = tokio::join!(mark.set(), config.upstreams.relay(upstream, &message));
+        mark.set().await;
+        let relayed = config.upstreams.relay(upstream, &message).await;
         let (outcome, status) = span_outcome(&relayed);
         request_span.set_outcome(outcome.label(), status);
         drop(request_span);

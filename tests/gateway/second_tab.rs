@@ -5,8 +5,8 @@ use tokio::sync::watch;
 
 use crate::engine::Engine;
 use crate::resume::{PATH, connect, expect, publish, upstream};
-use crate::rig::Settings;
 use crate::rig::upstream::{Reply, Upstream};
+use crate::rig::{Gateway, Redis, Settings};
 
 on_both_engines! {
     sees_the_reply_from_its_start,
@@ -83,6 +83,23 @@ async fn sees_what_came_before_the_upstreams_answer(engine: Engine) {
     gateway.wait_for_metric("tidegate_generations_total", &[], 1.0).await;
     let (_, later) = connect(&gateway, PATH).await;
     assert_eq!(later.offset, 2);
+}
+
+/// Regression test: the start was recorded while the upstream had the message already, so a worker that was faster than
+/// the engine had published before it.
+#[tokio::test]
+async fn the_start_is_recorded_before_the_upstream_has_the_message() {
+    let redis = Redis::start().await;
+    let upstream = Upstream::accepting().await;
+    let gateway = Settings::chat(&upstream.url("/")).redis(&redis.url());
+    let gateway = Gateway::start(gateway).await;
+    let (mut sender, _) = connect(&gateway, PATH).await;
+    let () = redis.run(&["CLIENT", "PAUSE", "500", "WRITE"]).await;
+    sender.send_json(&json!({"message": "hi"})).await;
+    upstream.next_request().await;
+    let running: Vec<String> = redis.run(&["KEYS", "*running*"]).await;
+    assert_eq!(running.len(), 1, "{running:?}");
+    sender.next_event("task_queued").await;
 }
 
 async fn is_told_that_the_start_is_missing(engine: Engine) {
