@@ -209,11 +209,8 @@ async fn sessions_get_their_turn_while_the_engine_sends_without_a_pause() {
         let to_thread = core.threads[0].clone();
         let node = Node::on_memory(core, handles);
         let delivered = Arc::<AtomicUsize>::default();
-        let engine = |next| Engine {
-            to_thread: to_thread.clone(),
-            next,
-            delivered: Arc::clone(&delivered),
-        };
+        let engine =
+            |next| Engine { to_thread: to_thread.clone(), next, delivered: Arc::clone(&delivered) };
         let mut members = Vec::new();
         for number in 0..CHANNELS {
             let mut member = node.join(&format!("chat_{number}")).await;

@@ -65,8 +65,8 @@ pub struct Socket {
     outbox: RefCell<Outbox>,
     /// Wakes the driving task. Direct writers register it for writability.
     waker: RefCell<Waker>,
-    /// Wakes a task that waits for the outbox to become empty.
-    drain_waker: RefCell<Option<Waker>>,
+    /// Wakes the tasks that wait for the outbox to become empty.
+    drain_wakers: RefCell<Option<Box<DrainWakers>>>,
     phase: Cell<Phase>,
     end: Cell<Option<ConnectionEnd>>,
     /// The reason text of the close frame that ended the connection, unless it is empty or the gateway's own.
@@ -96,6 +96,10 @@ pub struct Socket {
     forwarding: Option<Forwarding>,
     pub hub_place: Cell<HubPlace>,
 }
+
+/// A task that sends a history and one that relays the messages of an upstream may wait at the same time.
+#[derive(Debug, Default)]
+struct DrainWakers(Vec<Waker>);
 
 /// Where the hub keeps a socket.
 #[derive(Debug, Default, Clone, Copy)]
@@ -149,7 +153,7 @@ impl Socket {
             decoder: RefCell::new(Decoder::new(max_message)),
             outbox: RefCell::new(Outbox::new(queue)),
             waker: RefCell::new(Waker::noop().clone()),
-            drain_waker: RefCell::new(None),
+            drain_wakers: RefCell::new(None),
             phase: Cell::new(Phase::Open),
             end: Cell::new(None),
             end_text: OnceCell::new(),
@@ -263,9 +267,7 @@ impl Socket {
         }
         match polled {
             Poll::Ready(Ok(())) => {
-                if let Some(waker) = self.drain_waker.borrow_mut().take() {
-                    waker.wake();
-                }
+                self.wake_drained();
                 Ok(())
             }
             Poll::Pending => Ok(()),
@@ -282,14 +284,50 @@ impl Socket {
 
     /// Completes when the outbox is empty or the connection is ending.
     pub async fn drained(&self) {
-        std::future::poll_fn(|cx| {
-            if !self.is_open() || self.outbox.borrow().is_empty() {
-                return Poll::Ready(());
+        std::future::poll_fn(|cx| self.poll_drained(cx)).await;
+    }
+
+    /// `Ready` when the outbox is empty or the connection is ending.
+    pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_open() || self.outbox.borrow().is_empty() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.drain_wakers.borrow_mut();
+        let wakers = &mut waiting.get_or_insert_default().0;
+        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
+            wakers.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn wake_drained(&self) {
+        let waiting = self.drain_wakers.borrow_mut().take();
+        waiting.into_iter().flat_map(|waiting| waiting.0).for_each(Waker::wake);
+    }
+
+    /// Writes whole frames, or bytes that are forwarded, past the outbox if nothing waits there, and queues what the kernel
+    /// does not take, however full the queue is. The caller sends no more before the socket is drained.
+    pub fn send_frames(&self, frames: &[u8]) {
+        if frames.is_empty() || self.is_broken.get() {
+            return;
+        }
+        let mut written = 0;
+        if self.outbox.borrow().is_empty() {
+            match self.write_now(frames) {
+                Ok(taken) => written = taken,
+                Err(()) => return,
             }
-            *self.drain_waker.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
+        }
+        if written < frames.len() {
+            let mut outbox = self.outbox.borrow_mut();
+            outbox.push_page(Bytes::copy_from_slice(&frames[written..]));
+            if written > 0 {
+                outbox.mark_partly_written();
+            }
+            drop(outbox);
+            // A partial write has not registered the driving task for writability.
+            self.flush();
+        }
     }
 
     /// How many bytes wait to be written.

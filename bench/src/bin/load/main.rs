@@ -3,6 +3,7 @@
 //! It uses one thread and raw sockets, and counts frames without parsing them, so that one core of the generator
 //! keeps one core of the server busy. It prints the result as one line of JSON.
 
+mod channels;
 mod connection;
 mod echo;
 mod fanout;
@@ -30,6 +31,8 @@ enum Command {
     Idle(idle::Options),
     /// Publishes to one channel that all connections receive.
     Fanout(fanout::Options),
+    /// Publishes to many channels that have one connection each.
+    Channels(channels::Options),
     /// Sends one message after the other on every connection; the server relays them to an upstream in this process.
     Relay(relay::Options),
     /// Asks for one long streamed reply after the other on every connection.
@@ -59,6 +62,7 @@ fn main() -> Result<()> {
     let result = runtime.block_on(async {
         match options.command {
             Command::Idle(options) => idle::run(options).await,
+            Command::Channels(options) => channels::run(options).await,
             Command::Fanout(options) => fanout::run(options).await,
             Command::Relay(options) => relay::run(options).await,
             Command::Stream(options) => stream::run(options).await,

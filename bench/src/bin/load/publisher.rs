@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::Result;
+use super::{Result, channels};
 
 pub struct Publisher {
     stream: TcpStream,
+    api_key: String,
+    data: Value,
     request: Vec<u8>,
     answer: Vec<u8>,
 }
@@ -23,22 +25,38 @@ impl Publisher {
         bytes: usize,
         burst: usize,
     ) -> Result<Self> {
-        let frame = json!({"event": "chunk", "chunk": ""}).to_string().len();
-        let data = json!({"event": "chunk", "chunk": "*".repeat(bytes.saturating_sub(frame))});
-        let publication = json!({"channel": channel, "data": data});
-        let body = match burst {
-            1 => publication,
-            _ => json!({"publications": vec![publication; burst]}),
-        };
-        let body = body.to_string();
-        let request = format!(
-            "POST /v1/publish HTTP/1.1\r\nHost: bench.test\r\nAuthorization: Bearer {api_key}\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
         let stream = TcpStream::connect(admin).await?;
         stream.set_nodelay(true)?;
-        Ok(Self { stream, request: request.into(), answer: Vec::new() })
+        let data = serde_json::from_str(&channels::text(bytes))?;
+        let mut publisher = Self {
+            stream,
+            api_key: api_key.to_owned(),
+            data,
+            request: Vec::new(),
+            answer: Vec::new(),
+        };
+        publisher.set_channels(&vec![channel; burst]);
+        Ok(publisher)
+    }
+
+    /// Each call publishes to these channels from now on.
+    pub fn set_channels(&mut self, channels: &[impl AsRef<str>]) {
+        let publication =
+            |channel: &str| json!({"channel": channel, "data": self.data}).to_string();
+        let body = match channels {
+            [channel] => publication(channel.as_ref()),
+            _ => {
+                let all: Vec<_> = channels.iter().map(|one| publication(one.as_ref())).collect();
+                format!("{{\"publications\":[{}]}}", all.join(","))
+            }
+        };
+        self.request = format!(
+            "POST /v1/publish HTTP/1.1\r\nHost: bench.test\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            self.api_key,
+            body.len()
+        )
+        .into();
     }
 
     /// Publishes, and returns when the server has answered 200.
