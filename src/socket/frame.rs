@@ -60,7 +60,8 @@ pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
 /// Encodes a whole frame whose payload is given in parts.
 pub fn encode_parts(opcode: Opcode, parts: &[&[u8]]) -> Bytes {
     let len = parts.iter().map(|part| part.len()).sum::<usize>();
-    let mut frame = Vec::with_capacity(len + 10);
+    // Without room to spare, the bytes need no further allocation before they are shared.
+    let mut frame = Vec::with_capacity(head_length(len) + len);
     push_head(&mut frame, opcode, len, 0);
     parts.iter().for_each(|part| frame.extend_from_slice(part));
     Bytes::from(frame)
@@ -81,6 +82,14 @@ pub fn append_masked(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     let start = frames.len();
     frames.extend_from_slice(payload);
     unmask(&mut frames[start..], mask);
+}
+
+fn head_length(len: usize) -> usize {
+    match len {
+        0..126 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
 }
 
 fn push_head(frames: &mut Vec<u8>, opcode: Opcode, len: usize, mask_bit: u8) {
