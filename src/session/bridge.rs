@@ -85,6 +85,10 @@ impl Bridge {
 
     /// Closes the upstream's socket with this code and reason once everything queued is sent.
     pub fn finish(&self, code: u16, text: &str) {
+        if !self.has_waiting() {
+            self.upstream.close(code, text);
+            return self.upstream.flush();
+        }
         *self.closing.borrow_mut() = Some((code, text.into()));
         self.changed.notify_one();
     }
