@@ -44,7 +44,6 @@ async fn read(bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) 
 
 #[tokio::test]
 async fn messages_are_taken_out_of_everything_else() {
-    let large = vec![b'x'; 3 * BUFFER_BYTES];
     // Everything that a server can send, also what looks like a message and is none.
     let others: [&[u8]; 12] = [
         b"+OK\r\n",
@@ -60,17 +59,19 @@ async fn messages_are_taken_out_of_everything_else() {
         b"-ERR no\r\n",
         b"$23\r\n>3\r\n$7\r\nmessage\r\n$1\r\n\r\n",
     ];
-    let mut bytes = Vec::new();
-    let mut expected = (Vec::new(), Vec::new());
-    for (number, other) in others.iter().enumerate() {
-        let payload = if number == 5 { large.clone() } else { vec![b'\n'; number] };
-        let channel = format!("chat_{number}").into_bytes();
-        bytes.extend(message(&channel, &payload));
-        bytes.extend_from_slice(other);
-        expected.0.extend_from_slice(other);
-        expected.1.push((channel, payload));
-    }
-    for piece in [1, 2, 7, 100, 1 << 20] {
+    for (piece, large) in
+        [(1, 10), (2, 10), (7, 10), (1000, 3 * BUFFER_BYTES), (1 << 20, 3 * BUFFER_BYTES)]
+    {
+        let mut bytes = Vec::new();
+        let mut expected = (Vec::new(), Vec::new());
+        for (number, other) in others.iter().enumerate() {
+            let payload = vec![b'\n'; if number == 5 { large } else { number }];
+            let channel = format!("chat_{number}").into_bytes();
+            bytes.extend(message(&channel, &payload));
+            bytes.extend_from_slice(other);
+            expected.0.extend_from_slice(other);
+            expected.1.push((channel, payload));
+        }
         assert_eq!(read(&bytes, piece).await, expected, "in pieces of {piece}");
     }
 }
