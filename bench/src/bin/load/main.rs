@@ -3,18 +3,28 @@
 //! It uses one thread and raw sockets, and counts frames without parsing them, so that one core of the generator
 //! keeps one core of the server busy. It prints the result as one line of JSON.
 
-mod channels;
+mod audience;
 mod connection;
 mod echo;
 mod fanout;
+mod hold;
 mod idle;
+mod pace;
+mod peer;
 mod process;
+mod publish;
 mod publisher;
+mod receive;
 mod relay;
 mod replies;
 mod stream;
+mod subscriber;
+mod talk;
+mod together;
+mod upstream;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -31,14 +41,24 @@ enum Command {
     Idle(idle::Options),
     /// Publishes to one channel that all connections receive.
     Fanout(fanout::Options),
-    /// Publishes to many channels that have one connection each.
-    Channels(channels::Options),
     /// Sends one message after the other on every connection; the server relays them to an upstream in this process.
     Relay(relay::Options),
     /// Asks for one long streamed reply after the other on every connection.
     Stream(stream::Options),
     /// Sends one message after the other on every connection to an echo server behind the measured proxy.
     Echo(echo::Options),
+    /// Publishes to any server as fast as its clients receive.
+    Publish(publish::Options),
+    /// Publishes to any server at a fixed rate, and measures the latency.
+    Pace(pace::Options),
+    /// Sends one message after the other from each client of any server, and waits for what comes back.
+    Talk(talk::Options),
+    /// Counts what a server writes unasked.
+    Receive(receive::Options),
+    /// Is one of several generators with clients of one channel.
+    Together(together::Options),
+    /// Opens silent clients of any server, and measures its memory.
+    Hold(hold::Options),
 }
 
 /// The measured server.
@@ -54,6 +74,17 @@ struct Target {
     connections: usize,
 }
 
+/// A server that is described in a file.
+#[derive(Args, Clone)]
+struct Measured {
+    /// Its description, as bench/compare writes it.
+    #[arg(long)]
+    peer: PathBuf,
+    /// The ids of its processes.
+    #[arg(long, value_delimiter = ',')]
+    pids: Vec<u32>,
+}
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
@@ -62,11 +93,16 @@ fn main() -> Result<()> {
     let result = runtime.block_on(async {
         match options.command {
             Command::Idle(options) => idle::run(options).await,
-            Command::Channels(options) => channels::run(options).await,
             Command::Fanout(options) => fanout::run(options).await,
             Command::Relay(options) => relay::run(options).await,
             Command::Stream(options) => stream::run(options).await,
             Command::Echo(options) => echo::run(options).await,
+            Command::Publish(options) => publish::run(options).await,
+            Command::Pace(options) => pace::run(options).await,
+            Command::Talk(options) => talk::run(options).await,
+            Command::Receive(options) => receive::run(options).await,
+            Command::Together(options) => together::run(options).await,
+            Command::Hold(options) => hold::run(options).await,
         }
     })?;
     println!("{result}");
