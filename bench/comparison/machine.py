@@ -127,7 +127,7 @@ class World:
         redis = shutil.which("redis-server")
         if not redis:
             raise Failed("redis-server is not installed")
-        flags = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--maxclients", "12000"]
+        flags = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--maxclients", "12000", "--protected-mode", "no"]
         self.shared.start([redis, "--port", self.redis_port, *flags], [self.redis_port], core="load", counted=False)
         return self
 
