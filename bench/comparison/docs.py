@@ -106,11 +106,13 @@ def grown(results):
         entries = [entry for entry in results["growth"] if entry["series"] == series.name]
         if not entries:
             continue
-        lines = [f"**{series.title}**", "", f"![{series.title}](plots/growth-{series.name}.svg)", ""]
+        lines = [f"**{series.title}**", ""]
+        if any("result" in entry for entry in entries):
+            lines += [f"![{series.title}](plots/growth-{series.name}.svg)", ""]
         cells = [(plot.short(entry["x"]), growth_cell(entry, series)) for entry in entries]
         lines.append(f"| {series.axis} | " + " | ".join(x for x, _ in cells) + " |")
         lines.append("|---|" + "---|" * len(cells))
-        lines.append(f"| {series.unit} | " + " | ".join(text for _, text in cells) + " |")
+        lines.append(f"| {series.shown} | " + " | ".join(text for _, text in cells) + " |")
         errors = [f"At {plot.short(entry['x'])}: {entry['error']}." for entry in entries if "error" in entry]
         sections.append("\n".join(lines + ([""] + errors if errors else [])))
     return "\n\n".join(sections)
@@ -119,9 +121,9 @@ def grown(results):
 def growth_cell(entry, series):
     if "error" in entry:
         return "–"
-    result = entry["result"]
-    text = plot.short(result[series.value])
-    return f"{plot.short(result[series.second])} / {text}" if series.second else text
+    names = [series.second, series.value] if series.second else [series.value]
+    show = report.micros if series.value.endswith("_us") else report.count
+    return " / ".join(show(entry["result"][name]) for name in names)
 
 
 def thousands(hundred):
@@ -144,9 +146,7 @@ def drawings(results, servers, scenarios):
         if scenario.name not in measured or scenario.name not in DRAWN:
             continue
         bounds = measured.get("bound-10000" if scenario.name.startswith("f10k") else "bound-1000", {})
-        shown = dict(measured[scenario.name])
-        if scenario.group == "fan-out":
-            shown |= bounds
+        shown = {**(bounds if scenario.group == "fan-out" else {}), **measured[scenario.name]}
         rows = [(titles[name], cell.value, cell.text(), kind(name)) for name, cell in shown.items() if cell.value]
         rows.sort(key=lambda row: row[1], reverse=not scenario.less)
         if rows:

@@ -22,6 +22,11 @@ class Series:
     # Draw a second line from this member.
     second: str = ""
 
+    @property
+    def shown(self):
+        """What the rows of a table are called. Its cells have their own unit."""
+        return "p50 / p99" if self.second else self.unit.removeprefix("µs of ")
+
 
 def point(name, job, command, options, **size):
     return Scenario(name, "growth", name, job, command, options, size=size)
