@@ -111,7 +111,7 @@ def shown(measured, column, server, winner, notes):
     if reason and (server.partial or column.group == "bounds"):
         return ""
     reason = reason or (cell.errors[-1] if cell else "it was not measured in this run")
-    note = f"{reason[0].upper()}{reason[1:]}."
+    note = f"{reason[0].upper()}{reason[1:].rstrip('.')}."
     if note not in notes:
         notes.append(note)
     return f"– ({notes.index(note) + 1})"
