@@ -4,6 +4,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Where callgrind writes what has been counted since the last time: before this is called.
+pub const DUMP: &str = "--dump-before=*dump_point*";
+
+#[inline(never)]
+pub fn dump_point(name: &str) {
+    std::hint::black_box(name);
+}
+
 /// Runs this program under callgrind.
 pub struct Callgrind {
     folder: PathBuf,

@@ -10,28 +10,26 @@ use tidegate::internals::gateway::{Addresses, Inherited, Process, log_filter, ru
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use super::callgrind::Callgrind;
+use super::callgrind::{Callgrind, DUMP, dump_point};
 use super::operations::{Gateway, settings};
 use super::peers::Upstream;
-
-/// callgrind writes what all threads have counted since the last time, before this is called.
-#[inline(never)]
-fn dump_point(line: &str) {
-    std::hint::black_box(line);
-}
 
 /// Runs a gateway that relays to `upstream`, in the process that is measured. Prints its addresses, and dumps at each
 /// line that it reads, until the input ends.
 pub fn serve(upstream: &str) -> Result<(), String> {
     let upstream = upstream.parse().map_err(|error| format!("{upstream}: {error}"))?;
     let config = Config::from_toml(&settings(upstream)).map_err(|mistakes| mistakes.to_string())?;
-    let (log, filter) = log_filter("warn", None)?;
-    tracing_subscriber::registry().with(filter).with(tracing_subscriber::fmt::layer()).init();
+    let (log, filter) = log_filter("error", None)?;
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(filter).with(lines).init();
     let (ready, addresses) = mpsc::channel();
     thread::spawn(move || {
         let process = Process { inherited: Inherited::default(), log, read: None };
         // If it does not start, there are no addresses.
-        if let Err(error) = run(config, process, |addresses| drop(ready.send(addresses))) {
+        if let Err(error) = run(config, process, |addresses| {
+            // The receiver waits for it.
+            let _ = ready.send(addresses);
+        }) {
             eprintln!("{error}");
         }
     });
@@ -49,10 +47,9 @@ pub fn serve(upstream: &str) -> Result<(), String> {
 /// The instructions of each operation.
 pub fn measure(callgrind: &Callgrind) -> Result<Vec<(String, f64)>, String> {
     let upstream = Upstream::start();
-    let options = ["--dump-before=*dump_point*"];
     let address = upstream.address().to_string();
     let (mut command, mut dumps) =
-        callgrind.command("operations", &options, &["gateway", &address])?;
+        callgrind.command("operations", &[DUMP], &["gateway", &address])?;
     let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut process = started.map_err(|error| format!("valgrind: {error}"))?;
     let (Some(mut input), Some(output)) = (process.stdin.take(), process.stdout.take()) else {
@@ -77,6 +74,7 @@ pub fn measure(callgrind: &Callgrind) -> Result<Vec<(String, f64)>, String> {
         counted
     };
     let counts = gateway.count_operations(&upstream, &mut total);
+    gateway.drain();
     drop(input);
     let ended = process.wait().map_err(|error| format!("valgrind: {error}"))?;
     if !ended.success() {

@@ -6,9 +6,9 @@ mod messages;
 
 use std::process::Stdio;
 
-use super::callgrind::Callgrind;
+use super::callgrind::{Callgrind, DUMP, dump_point};
 
-/// callgrind counts only while this runs, and writes what it has counted afterwards.
+/// callgrind counts only while this runs.
 #[inline(never)]
 fn counted_section(work: &mut dyn FnMut()) {
     work();
@@ -21,6 +21,7 @@ fn counted_section(work: &mut dyn FnMut()) {
 fn count(name: &str, times: usize, mut work: impl FnMut()) {
     work();
     counted_section(&mut work);
+    dump_point(name);
     println!("{times} {name}");
 }
 
@@ -33,7 +34,7 @@ pub fn run() {
 
 /// The instructions of each function.
 pub fn measure(callgrind: &Callgrind) -> Result<Vec<(String, f64)>, String> {
-    let options = ["--toggle-collect=*counted_section*", "--dump-after=*counted_section*"];
+    let options = ["--toggle-collect=*counted_section*", DUMP];
     let (mut command, mut dumps) = callgrind.command("functions", &options, &["functions"])?;
     let output = command.stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| format!("valgrind: {error}"))?;
