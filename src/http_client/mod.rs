@@ -18,12 +18,14 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
+mod buffered;
 mod connections;
 mod content;
 mod exchange;
 mod tcp;
 mod upgraded;
 
+pub use buffered::BufferedStream;
 use connections::Connector;
 pub use content::{BodyError, DecodedBody};
 pub use exchange::{ExchangeClient, ResponseBody};
