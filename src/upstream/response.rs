@@ -210,7 +210,7 @@ fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Form
             Some(Format::ndjson())
         }
         _ if dialect == Dialect::Events || !is_ok => None,
-        _ => Some(Format::Undecided),
+        _ => Some(Format::undecided()),
     }
 }
 
