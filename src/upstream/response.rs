@@ -210,7 +210,7 @@ fn stream_format(response: &Response<ResponseBody>, dialect: Dialect) -> Option<
             Some(Format::ndjson())
         }
         _ if dialect == Dialect::Events || !is_ok => None,
-        _ => Some(Format::Undecided),
+        _ => Some(Format::undecided()),
     }
 }
 
