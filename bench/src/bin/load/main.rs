@@ -6,11 +6,14 @@
 mod connection;
 mod echo;
 mod fanout;
+mod handshake;
 mod idle;
 mod process;
 mod publisher;
+mod redis_commands;
 mod relay;
 mod replies;
+mod storm;
 mod stream;
 
 use std::net::SocketAddr;
@@ -36,6 +39,10 @@ enum Command {
     Stream(stream::Options),
     /// Sends one message after the other on every connection to an echo server behind the measured proxy.
     Echo(echo::Options),
+    /// Opens connections as fast as the server takes them.
+    Handshake(handshake::Options),
+    /// Opens all connections at once, after the death of another node if there is one.
+    Storm(storm::Options),
 }
 
 /// The measured server.
@@ -63,6 +70,8 @@ fn main() -> Result<()> {
             Command::Relay(options) => relay::run(options).await,
             Command::Stream(options) => stream::run(options).await,
             Command::Echo(options) => echo::run(options).await,
+            Command::Handshake(options) => handshake::run(options).await,
+            Command::Storm(options) => storm::run(options).await,
         }
     })?;
     println!("{result}");
