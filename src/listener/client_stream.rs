@@ -32,6 +32,9 @@ const HALF_CLOSED_PAUSE: Duration = Duration::from_secs(5);
 #[cfg(target_os = "linux")]
 const NOT_SENT_BYTES: u32 = 32 * 1024;
 
+/// How many bytes are written before the kernel's queue is limited.
+const UNLIMITED_BYTES: usize = 16 * 1024;
+
 /// The time limits of a connection's HTTP phase.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct TimeLimits {
@@ -71,6 +74,11 @@ pub(super) struct ClientStream {
     is_flushed: bool,
     /// What is written before any other byte.
     interim: Vec<u8>,
+    /// The response that is held ([`Exchange::hold_response`]).
+    held: Vec<u8>,
+    /// How many bytes were written, and whether the kernel queues only little of what is.
+    written: usize,
+    is_not_sent_limited: bool,
     pace: Pace,
     last_written: Instant,
     /// When the client was seen to have ended its half.
@@ -80,7 +88,6 @@ pub(super) struct ClientStream {
 impl ClientStream {
     pub fn new(tcp: TcpStream, exchange: Rc<Exchange>, limits: TimeLimits) -> Self {
         let now = Instant::now();
-        set_not_sent(&tcp, true);
         Self {
             tcp: TokioIo::new(tcp),
             exchange,
@@ -90,17 +97,22 @@ impl ClientStream {
             head: HeadEnd::default(),
             is_flushed: true,
             interim: Vec::new(),
+            held: Vec::new(),
+            written: 0,
+            is_not_sent_limited: false,
             pace: Pace::new(limits.min_pace),
             last_written: now,
             half_closed: None,
         }
     }
 
-    /// Returns the TCP stream as it was.
-    pub fn into_tcp(self) -> TcpStream {
+    /// Returns the TCP stream as it was, and the response that is held.
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
         let tcp = self.tcp.into_inner();
-        set_not_sent(&tcp, false);
-        tcp
+        if self.is_not_sent_limited {
+            set_not_sent(&tcp, false);
+        }
+        (tcp, self.held)
     }
 
     /// Whether the deadline has passed. If not, the task is woken at the deadline.
@@ -175,6 +187,11 @@ impl ClientStream {
             self.interim = self.exchange.take_interim(cx);
         }
         ready!(self.poll_interim(cx))?;
+        // What fits into the kernel's queue needs no limit, and most connections get no more.
+        if !self.is_not_sent_limited && self.written + length > UNLIMITED_BYTES {
+            self.is_not_sent_limited = true;
+            set_not_sent(self.tcp.inner(), true);
+        }
         match write(Pin::new(&mut self.tcp), cx) {
             Poll::Ready(Ok(written)) => {
                 self.is_flushed = false;
@@ -201,6 +218,7 @@ impl ClientStream {
 
     fn written(&mut self, bytes: usize) {
         self.last_written = Instant::now();
+        self.written = self.written.saturating_add(bytes);
         self.pace.moved(self.last_written, bytes);
     }
 
@@ -256,6 +274,10 @@ impl Write for ClientStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.exchange.is_held() {
+            self.held.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         self.poll_write_with(cx, bytes, bytes.len(), |tcp, cx| tcp.poll_write(cx, bytes))
     }
 
@@ -270,6 +292,10 @@ impl Write for ClientStream {
     ) -> Poll<io::Result<usize>> {
         let first = parts.first().map_or(&[][..], |part| part);
         let length = parts.iter().map(|part| part.len()).sum();
+        if self.exchange.is_held() {
+            parts.iter().for_each(|part| self.held.extend_from_slice(part));
+            return Poll::Ready(Ok(length));
+        }
         self.poll_write_with(cx, first, length, |tcp, cx| tcp.poll_write_vectored(cx, parts))
     }
 
