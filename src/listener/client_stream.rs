@@ -4,6 +4,7 @@
 //! the head of a request, for the next request, for a client that must read, or for nothing that the client must do.
 //! It also writes what the library cannot: interim responses, and the gateway's own answers to malformed requests.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -22,6 +23,11 @@ use crate::proxy::Pace;
 
 /// How many bytes are read at once while a head is awaited.
 const HEAD_READ_BYTES: usize = 8 * 1024;
+
+thread_local! {
+    /// What a read takes, for as long as it is copied.
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEAD_READ_BYTES].into());
+}
 
 /// A client that has ended its half may have closed the connection altogether, which looks the same. It gets its
 /// response, but one that has begun and then stops for this long is given up.
@@ -134,10 +140,15 @@ impl ClientStream {
         cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut bytes = [0; HEAD_READ_BYTES];
         let length = buffer.remaining().min(HEAD_READ_BYTES);
-        let mut read = ReadBuf::new(&mut bytes[..length]);
-        if Pin::new(self.tcp.inner_mut()).poll_read(cx, &mut read)?.is_pending() {
+        let polled = READ_BUFFER.with_borrow_mut(|bytes| {
+            let mut read = ReadBuf::new(&mut bytes[..length]);
+            ready!(Pin::new(self.tcp.inner_mut()).poll_read(cx, &mut read))?;
+            self.note_read(read.filled());
+            buffer.put_slice(read.filled());
+            Poll::Ready(Ok(()))
+        });
+        if polled.is_pending() {
             let Waiting { since, has_begun, has_bytes } = self.waiting;
             let timeout =
                 if has_begun { self.limits.header_timeout } else { self.limits.keep_alive };
@@ -153,21 +164,22 @@ impl ClientStream {
                 }
             };
         }
-        let bytes = read.filled();
-        buffer.put_slice(bytes);
-        if !bytes.is_empty() {
-            if !self.waiting.has_begun {
-                self.waiting = Waiting { since: Instant::now(), has_begun: true, has_bytes: true };
-            }
-            self.waiting.has_bytes = true;
-            if let Some(end) = self.head.find(bytes) {
-                self.exchange.add_behind_head(bytes.len() - end);
-                self.exchange.set_fragment(self.head.has_fragment);
-            }
-        } else {
-            self.exchange.set_over();
+        polled
+    }
+
+    /// Notes what has been read of a head; nothing = the client has ended its half.
+    fn note_read(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return self.exchange.set_over();
         }
-        Poll::Ready(Ok(()))
+        if !self.waiting.has_begun {
+            self.waiting = Waiting { since: Instant::now(), has_begun: true, has_bytes: true };
+        }
+        self.waiting.has_bytes = true;
+        if let Some(end) = self.head.find(bytes) {
+            self.exchange.add_behind_head(bytes.len() - end);
+            self.exchange.set_fragment(self.head.has_fragment);
+        }
     }
 
     /// Writes with `write`, after the interim responses. `first` are the first bytes, and `length` all that there are.

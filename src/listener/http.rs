@@ -121,7 +121,8 @@ impl HttpFrontend {
         let Some((stream, process, ip)) = admitted else { return };
         let permits = Permits { process, ip, lease: None };
         let connection = Connection { peer, permits, tracked: self.services.shutdown.track() };
-        tokio::task::spawn_local(Rc::clone(self).serve(stream, connection));
+        // Boxed, because a runtime moves what it is given several times, and this is large.
+        tokio::task::spawn_local(Box::pin(Rc::clone(self).serve(stream, connection)));
     }
 
     /// Serves requests until the connection ends or is upgraded. After an upgrade, starts the session.

@@ -60,10 +60,11 @@ impl HttpFrontend {
                     }
                     upstream => {
                         let arrival = session::Arrival { early, head, resume, upstream };
-                        tokio::task::spawn_local(async move {
+                        // Boxed, because a runtime moves what it is given several times, and this is large.
+                        tokio::task::spawn_local(Box::pin(async move {
                             let _guard = tracked;
                             session::open(services, stream, arrival, client, permits).await;
-                        });
+                        }));
                     }
                 }
             }
