@@ -15,7 +15,7 @@ use crate::rig::{Client, Gateway, Redis, Settings};
 const CLIENTS: usize = 40;
 
 /// The commands of a handshake.
-const SENT: [&str; 7] = ["getdel", "get", "evalsha", "eval", "subscribe", "script|load", "xrange"];
+const SENT: [&str; 5] = ["getdel", "evalsha", "eval", "subscribe", "script|load"];
 
 async fn commands(redis: &Redis) -> BTreeMap<String, u64> {
     let info: String = redis.run(&["INFO", "commandstats"]).await;

@@ -82,7 +82,7 @@ async fn measure(options: Options) -> Result<Value> {
             let mut latencies = Vec::new();
             while let Some(path) = paths.get(next.replace(next.get() + 1)) {
                 let began = Instant::now();
-                let connection = Connection::open_path(server, path).await;
+                let connection = Connection::open_admitted(server, path).await;
                 latencies.push(began.elapsed());
                 open.borrow_mut().push(connection.map_err(|error| error.to_string())?);
             }

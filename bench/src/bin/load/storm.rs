@@ -112,7 +112,7 @@ async fn reconnect(
     let began = Instant::now();
     let mut failed = String::new();
     for attempts in 1..=ATTEMPTS {
-        match Connection::open_path(server, &path).await {
+        match Connection::open_admitted(server, &path).await {
             Ok(connection) => {
                 let at = Instant::now();
                 return Ok(Back { took: at - began, at, attempts, _connection: connection });
