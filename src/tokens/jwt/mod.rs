@@ -79,7 +79,7 @@ impl Inner {
         }
         let hash = self.verified.hash(token);
         if let Some(verified) = self.verified.get(&hash, now)
-            && self.is_in_force(verified.signer)
+            && self.confirm_signer(verified.signer)
         {
             telemetry::jwts::verified_before();
             return Ok(verified);
@@ -110,7 +110,7 @@ impl Inner {
     }
 
     /// Whether the keys with which a token was verified would verify it now. Begins a fetch of the JWKS if it is old.
-    fn is_in_force(&self, signer: Signer) -> bool {
+    fn confirm_signer(&self, signer: Signer) -> bool {
         match (signer, &self.jwks) {
             (Signer::Configured, _) => true,
             (Signer::Published(fetch), Some(jwks)) => jwks.confirm(fetch),
