@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::canary::Canary;
 use super::catch_up::{CatchUps, EndReader, Observer};
-use super::channels::{Arrival, Change, SharedChannels};
+use super::channels::{Arrival, Change, Channels, SharedChannels};
 use super::history::{self, History};
 use super::layer_reads::LayerReads;
 use super::tails::Tails;
