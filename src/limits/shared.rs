@@ -1,9 +1,11 @@
 //! The limits that connections share, on either engine.
 
 mod connect;
+mod steps;
 mod turns;
 
 pub use connect::ConnectVerdict;
+pub use steps::LimitCheck;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,10 +114,13 @@ impl SharedLimits {
         user: &str,
         rate: &UserRate,
     ) -> Result<Verdict, EngineUnavailable> {
-        let key = self.counter_key(limit, route, params, user, rate);
         match rate {
-            UserRate::Bucket(rate) => self.take_of_bucket(&key, *rate, demand).await,
-            UserRate::Window(FixedWindow { count, per, .. }) => {
+            UserRate::Bucket(rate) => {
+                let key = self.own_key("limit", limit, route, user);
+                self.take_of_bucket(&key, *rate, demand).await
+            }
+            UserRate::Window(window @ FixedWindow { count, per, .. }) => {
+                let key = self.window_key(window, limit, route, params, user);
                 self.hit_window(&key, *count, *per, demand).await
             }
         }
@@ -132,12 +137,7 @@ impl SharedLimits {
     ) -> String {
         match rate {
             UserRate::Bucket(_) => self.own_key("limit", limit, route, user),
-            UserRate::Window(FixedWindow { key: Some(key), .. }) => {
-                key.fill(TemplateContext { params, user_id: &user, channel: None })
-            }
-            UserRate::Window(FixedWindow { key: None, .. }) => {
-                self.own_key("window", limit, route, user)
-            }
+            UserRate::Window(window) => self.window_key(window, limit, route, params, user),
         }
     }
 
