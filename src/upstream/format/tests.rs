@@ -6,7 +6,7 @@ fn events(body: &[u8], step: usize) -> Vec<(String, String)> {
     let mut events = Vec::new();
     for piece in body.chunks(step) {
         let mut piece = Bytes::copy_from_slice(piece);
-        while let Some(frame) = format.next(&mut piece).ok().expect("within the bound") {
+        while let Some(frame) = format.next(&mut piece).expect("within the bound") {
             events.push((frame.name, frame.data));
         }
     }
