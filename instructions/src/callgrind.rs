@@ -44,6 +44,8 @@ impl Callgrind {
         let file = self.folder.join(name);
         let mut command = Command::new("valgrind");
         command
+            // Otherwise large blocks begin at random lines of the cache, and copies of them take more or less.
+            .env("_RJEM_MALLOC_CONF", "cache_oblivious:false")
             .args(["--tool=callgrind", "--quiet"])
             .arg(format!("--callgrind-out-file={}", file.display()))
             .args(options)
