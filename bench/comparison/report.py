@@ -4,7 +4,7 @@ import statistics
 
 from .scenarios import GROUPS
 
-# Above this share of its core, the generator may limit what is measured.
+# Above this share of their core, the generator, Redis and upstreams may limit what is measured.
 LIMITED = 0.95
 # A lead below this is noise.
 NOISE = 1.05
@@ -93,7 +93,7 @@ def table(group, results, servers, scenarios):
         lines.append(f"| {server.title} | " + " | ".join(texts) + " |")
     lines += [""] + [f"{number}. {note}" for number, note in enumerate(notes, 1)] if notes else []
     if any(cell.limited for column in columns for cell in measured[column.name].values()):
-        lines += ["", "ᵍ The load generator had no time left, so the server may be faster."]
+        lines += ["", "ᵍ The load generator, Redis and upstreams had no time left on their core, so the server may be faster."]
     return "\n".join(lines)
 
 
@@ -111,7 +111,7 @@ def shown(measured, column, server, winner, notes):
     if reason and (server.partial or column.group == "bounds"):
         return ""
     reason = reason or (cell.errors[-1] if cell else "it was not measured in this run")
-    note = f"{reason[0].upper()}{reason[1:]}."
+    note = f"{reason[0].upper()}{reason[1:].rstrip('.')}."
     if note not in notes:
         notes.append(note)
     return f"– ({notes.index(note) + 1})"
@@ -124,7 +124,7 @@ def best(measured, scenario):
         for name, cell in measured[scenario.name].items()
         if cell.value is not None and not is_bound(name)
     }
-    if not values or scenario.group == "bounds":
+    if not values or scenario.group in ("bounds", "fairness"):
         return None
     return (min if scenario.less else max)(values, key=values.get)
 
@@ -133,8 +133,8 @@ def is_bound(name):
     return name.startswith("writev-") or name == "raw-redis"
 
 
-def leads(results, servers, scenarios, reasons):
-    """Returns a line for each scenario in which a peer leads, with the reason that is known."""
+def leads(results, servers, scenarios, why):
+    """Returns a line for each scenario in which a peer leads, with the reason that `why` knows."""
     measured = cells(results, scenarios)
     titles = {server.name: server.title for server in servers}
     lines = []
@@ -147,8 +147,8 @@ def leads(results, servers, scenarios, reasons):
         ratio = ours.value / theirs.value if scenario.less else theirs.value / ours.value
         if ratio < NOISE:
             continue
-        why = reasons.get(scenario.name, "The cause is not known.")
-        lines.append(f"- **{scenario.title}**: {titles[winner]}, {theirs.text()}, against {ours.text()}. {why}")
+        cause = why(scenario.name, winner) or "The cause is not known."
+        lines.append(f"- **{scenario.title}**: {titles[winner]}, {theirs.text()}, against {ours.text()}. {cause}")
     return "\n".join(lines) or "In no scenario does a peer lead by more than 5 %."
 
 

@@ -9,7 +9,7 @@ use super::demand::Demand;
 use super::turns::WAITING_LEASE;
 use super::{Holder, Turn, Verdict};
 use crate::leases::LEASE;
-use crate::redis_link::{Commands, EngineUnavailable, Needs};
+use crate::redis_link::{Commands, EngineUnavailable, Needs, Step};
 
 /// A bucket is a string that expires when the bucket is full again. A window is a string that expires when the
 /// window ends. The leases of a key are a sorted set that expires with the last of them.
@@ -87,11 +87,16 @@ impl RedisLimits {
         gcra: Gcra,
         demand: Demand,
     ) -> Result<Verdict, EngineUnavailable> {
-        let mut call = self.take.prepare_invoke();
-        call.key(key).arg(gcra.interval).arg(gcra.tolerance);
-        call.arg(demand.needed).arg(demand.taken).arg(u8::from(demand.has_debt));
-        let (allowed, wait_us): (bool, u64) = self.commands.invoke(&call).await?;
+        let step = Self::take_step(key, gcra, demand);
+        let (allowed, wait_us): (bool, u64) = self.commands.invoke_step(&self.take, &step).await?;
         Ok(verdict(allowed, Duration::from_micros(wait_us)))
+    }
+
+    /// A call of take.lua, which answers in microseconds.
+    pub(super) fn take_step(key: &str, gcra: Gcra, demand: Demand) -> Step {
+        let step = Step::new(include_str!("take.lua"), ALLOWED).key(key);
+        let step = step.arg(gcra.interval).arg(gcra.tolerance);
+        step.arg(demand.needed).arg(demand.taken).arg(u8::from(demand.has_debt))
     }
 
     pub(super) async fn hit(
@@ -101,11 +106,16 @@ impl RedisLimits {
         per: Duration,
         demand: Demand,
     ) -> Result<Verdict, EngineUnavailable> {
-        let mut call = self.hit.prepare_invoke();
-        call.key(key).arg(limit).arg(u64::try_from(per.as_millis()).unwrap_or(u64::MAX));
-        call.arg(demand.needed).arg(demand.taken);
-        let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
+        let step = Self::hit_step(key, limit, per, demand);
+        let (allowed, wait_ms): (bool, u64) = self.commands.invoke_step(&self.hit, &step).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
+    }
+
+    /// A call of hit.lua, which answers in milliseconds.
+    pub(super) fn hit_step(key: &str, limit: u32, per: Duration, demand: Demand) -> Step {
+        let step = Step::new(include_str!("hit.lua"), ALLOWED).key(key);
+        let step = step.arg(limit).arg(u64::try_from(per.as_millis()).unwrap_or(u64::MAX));
+        step.arg(demand.needed).arg(demand.taken)
     }
 
     pub(super) async fn acquire(
@@ -114,10 +124,20 @@ impl RedisLimits {
         holder: Holder,
         max: u32,
     ) -> Result<Verdict, EngineUnavailable> {
-        let mut call = self.acquire.prepare_invoke();
-        call.key(key).arg(max).arg(holder.to_string()).arg(lease_ms());
-        let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
+        let step = Self::acquire_step(key, holder, max);
+        let (allowed, wait_ms): (bool, u64) =
+            self.commands.invoke_step(&self.acquire, &step).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
+    }
+
+    /// A call of acquire.lua, which answers in milliseconds.
+    pub(super) fn acquire_step(key: &str, holder: Holder, max: u32) -> Step {
+        let step = Step::new(include_str!("acquire.lua"), ALLOWED).key(key);
+        step.arg(max).arg(holder.to_string()).arg(lease_ms())
+    }
+
+    pub(super) fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     /// Like `MemoryLimits::take_turn`.
@@ -217,7 +237,10 @@ fn turn_keys(key: &str) -> [String; 3] {
     [key.to_owned(), format!("{key}:waiting"), format!("{key}:waiting:leases")]
 }
 
-fn verdict(allowed: bool, retry_after: Duration) -> Verdict {
+/// When the next step of a chain runs after one of these scripts.
+const ALLOWED: &str = "answer[1] == 1";
+
+pub(super) fn verdict(allowed: bool, retry_after: Duration) -> Verdict {
     if allowed { Verdict::Allowed } else { Verdict::Refused { retry_after } }
 }
 

@@ -1,5 +1,9 @@
 //! The limits that connections share, on either engine.
 
+mod steps;
+
+pub use steps::LimitCheck;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,13 +116,8 @@ impl SharedLimits {
                 let key = self.own_key("limit", limit, route, user);
                 self.take_of_bucket(&key, *rate, demand).await
             }
-            UserRate::Window(FixedWindow { count, per, key }) => {
-                let key = match key {
-                    Some(key) => {
-                        key.fill(TemplateContext { params, user_id: &user, channel: None })
-                    }
-                    None => self.own_key("window", limit, route, user),
-                };
+            UserRate::Window(window @ FixedWindow { count, per, .. }) => {
+                let key = self.window_key(window, limit, route, params, user);
                 self.hit_window(&key, *count, *per, demand).await
             }
         }

@@ -126,12 +126,14 @@ impl Future for Drive {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let session = &self.session;
         let drive = |cx: &mut Context<'_>| {
-            session.socket.poll_drive(cx, &mut |event| {
+            let driven = session.socket.poll_drive(cx, &mut |event| {
                 // After a panic the session's state is not known. Only its socket is closed.
                 if !session.has_panicked.get() {
                     session.on_event(event);
                 }
-            })
+            });
+            session.flush_bridge();
+            driven
         };
         // The second call sends the close frame. If that panics as well, the connection ends without one.
         let polled = session.contain(|| drive(cx)).or_else(|| session.contain(|| drive(cx)));

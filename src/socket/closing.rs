@@ -173,9 +173,7 @@ impl Socket {
     fn enter_phase(&self, phase: Phase, timeout: Duration) {
         self.phase.set(phase);
         self.deadline.set(Some(Instant::now() + timeout));
-        if let Some(waker) = self.drain_waker.borrow_mut().take() {
-            waker.wake();
-        }
+        self.wake_drained();
     }
 
     /// Answers the peer's close frame with the same code (RFC 6455 section 5.5.1).
@@ -203,9 +201,7 @@ impl Socket {
         if self.end.get().is_none() {
             self.end.set(Some(ConnectionEnd::Lost));
         }
-        if let Some(waker) = self.drain_waker.borrow_mut().take() {
-            waker.wake();
-        }
+        self.wake_drained();
     }
 
     /// While lingering: shuts our half down once the outbox is written.

@@ -5,6 +5,7 @@
 //! for writability; so the task is the fallback and no writer waits. The socket knows nothing of channels,
 //! users or JSON.
 
+mod backlog;
 mod closing;
 mod decoder;
 mod delivery;
@@ -41,6 +42,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::clock;
 use crate::config::SendQueue;
 use crate::protocol::{CloseReason, Position};
+use backlog::DrainWakers;
 use closing::{MAX_FRAMES_TO_CLOSE, Phase};
 use forwarding::Forwarding;
 use frame::Opcode;
@@ -65,8 +67,8 @@ pub struct Socket {
     outbox: RefCell<Outbox>,
     /// Wakes the driving task. Direct writers register it for writability.
     waker: RefCell<Waker>,
-    /// Wakes a task that waits for the outbox to become empty.
-    drain_waker: RefCell<Option<Waker>>,
+    /// Wakes the tasks that wait for the outbox to become empty.
+    drain_wakers: RefCell<Option<Box<DrainWakers>>>,
     phase: Cell<Phase>,
     end: Cell<Option<ConnectionEnd>>,
     /// The reason text of the close frame that ended the connection, unless it is empty or the gateway's own.
@@ -149,7 +151,7 @@ impl Socket {
             decoder: RefCell::new(Decoder::new(max_message)),
             outbox: RefCell::new(Outbox::new(queue)),
             waker: RefCell::new(Waker::noop().clone()),
-            drain_waker: RefCell::new(None),
+            drain_wakers: RefCell::new(None),
             phase: Cell::new(Phase::Open),
             end: Cell::new(None),
             end_text: OnceCell::new(),
@@ -263,9 +265,7 @@ impl Socket {
         }
         match polled {
             Poll::Ready(Ok(())) => {
-                if let Some(waker) = self.drain_waker.borrow_mut().take() {
-                    waker.wake();
-                }
+                self.wake_drained();
                 Ok(())
             }
             Poll::Pending => Ok(()),
@@ -278,18 +278,6 @@ impl Socket {
             Ok(()) => self.flush(),
             Err(Overflow) => self.close(CloseReason::TooSlow),
         }
-    }
-
-    /// Completes when the outbox is empty or the connection is ending.
-    pub async fn drained(&self) {
-        std::future::poll_fn(|cx| {
-            if !self.is_open() || self.outbox.borrow().is_empty() {
-                return Poll::Ready(());
-            }
-            *self.drain_waker.borrow_mut() = Some(cx.waker().clone());
-            Poll::Pending
-        })
-        .await;
     }
 
     /// How many bytes wait to be written.

@@ -52,6 +52,7 @@ mod proxy_answers;
 mod proxy_messages;
 mod raw_handshake;
 mod redis_acl;
+mod redis_commands;
 mod redis_reasons;
 mod redis_refusals;
 mod redis_tls;

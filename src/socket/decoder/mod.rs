@@ -1,4 +1,4 @@
-//! Frames that clients send, parsed strictly and as they arrive (RFC 6455 sections 5 and 7.4).
+//! Frames that a peer sends, parsed strictly and as they arrive (RFC 6455 sections 5 and 7.4).
 //!
 //! Checks come before buffering: a head is refused for its bits, its length encoding, its order or the size
 //! of its whole message before a byte of its payload is kept. Text is checked byte by byte. A message that
@@ -75,11 +75,20 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// `max_message` bounds a whole message, all fragments together, in bytes.
+    /// The decoder of a client's frames. `max_message` bounds a whole message, all fragments together, in bytes.
     pub fn new(max_message: usize) -> Self {
+        Self::with_heads(HeadReader::default(), max_message)
+    }
+
+    /// The decoder of a server's frames.
+    pub fn of_server(max_message: usize) -> Self {
+        Self::with_heads(HeadReader::of_server(), max_message)
+    }
+
+    fn with_heads(head: HeadReader, max_message: usize) -> Self {
         Self {
             max_message,
-            head: HeadReader::default(),
+            head,
             frame: None,
             message: None,
             control: Vec::new(),
@@ -132,7 +141,8 @@ impl Decoder {
             }
             let (payload, rest) = input.split_at_mut(available);
             input = rest;
-            if self.proceed == Proceed::Parse || frame.opcode.is_control() {
+            let is_read = self.proceed == Proceed::Parse || frame.opcode.is_control();
+            if is_read && frame.mask != [0; 4] {
                 unmask(payload, frame.mask);
             }
             frame.mask.rotate_left(available % 4);
