@@ -8,6 +8,7 @@ use super::bucket::Gcra;
 use super::demand::Demand;
 use super::turns::WAITING_LEASE;
 use super::{Holder, Turn, Verdict};
+use crate::config::{FixedWindow, UserRate};
 use crate::leases::LEASE;
 use crate::redis_link::{Commands, EngineUnavailable, Needs, Step};
 
@@ -18,6 +19,7 @@ pub(super) struct RedisLimits {
     take: Script,
     hit: Script,
     acquire: Script,
+    connect: Script,
     status: Script,
     take_turn: Script,
 }
@@ -42,6 +44,7 @@ impl RedisLimits {
             take: Script::new(include_str!("take.lua")),
             hit: Script::new(include_str!("hit.lua")),
             acquire: Script::new(include_str!("acquire.lua")),
+            connect: Script::new(&connect_source()),
             status: Script::new(include_str!("status.lua")),
             take_turn: Script::new(include_str!("take_turn.lua")),
         }
@@ -128,6 +131,39 @@ impl RedisLimits {
         let (allowed, wait_ms): (bool, u64) =
             self.commands.invoke_step(&self.acquire, &step).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
+    }
+
+    /// Takes one of the bucket, or hits the window, with the key `counter`, and if that is allowed acquires a lease. The
+    /// second verdict is about the lease. Nothing says that the keys are in one cluster slot: a cluster would need the
+    /// two steps by themselves.
+    pub(super) async fn connect(
+        &self,
+        counter: &str,
+        rate: &UserRate,
+        lease: &str,
+        holder: Holder,
+        max: u32,
+    ) -> Result<(Verdict, Verdict), EngineUnavailable> {
+        let (kind, arguments): (_, Vec<u64>) = match rate {
+            UserRate::Bucket(rate) => {
+                ("bucket", bucket_args((*rate).into(), Demand::ACTION).into())
+            }
+            UserRate::Window(FixedWindow { count, per, .. }) => {
+                ("window", window_args(*count, *per, Demand::ACTION).into())
+            }
+        };
+        let mut call = self.connect.prepare_invoke();
+        call.key(counter).key(lease).arg(kind).arg(arguments.len()).arg(arguments);
+        call.arg(max).arg(holder.to_string()).arg(lease_ms());
+        let (counted, wait, leased, lease_wait_ms): (bool, u64, bool, u64) =
+            self.commands.invoke(&call).await?;
+        let wait = match rate {
+            UserRate::Bucket(_) => Duration::from_micros(wait),
+            UserRate::Window(_) => Duration::from_millis(wait),
+        };
+        // A refused connect has no lease, and none was refused.
+        let lease = verdict(leased || !counted, Duration::from_millis(lease_wait_ms));
+        Ok((verdict(counted, wait), lease))
     }
 
     /// A call of acquire.lua, which answers in milliseconds.
@@ -230,6 +266,30 @@ impl RedisLimits {
         }
         Ok(self.commands.pipeline(&batch).await?)
     }
+}
+
+/// The source of the script of `connect`: each of the other scripts as a function, then connect.lua.
+fn connect_source() -> String {
+    let function =
+        |name: &str, body: &str| format!("local function {name}(KEYS, ARGV)\n{body}\nend\n");
+    [
+        function("take", include_str!("take.lua")),
+        function("hit", include_str!("hit.lua")),
+        function("acquire", include_str!("acquire.lua")),
+        include_str!("connect.lua").to_owned(),
+    ]
+    .concat()
+}
+
+/// The arguments of take.lua.
+fn bucket_args(gcra: Gcra, demand: Demand) -> [u64; 5] {
+    [gcra.interval, gcra.tolerance, demand.needed, demand.taken, demand.has_debt.into()]
+}
+
+/// The arguments of hit.lua.
+fn window_args(limit: u32, per: Duration, demand: Demand) -> [u64; 4] {
+    let per_ms = u64::try_from(per.as_millis()).unwrap_or(u64::MAX);
+    [limit.into(), per_ms, demand.needed, demand.taken]
 }
 
 /// The keys of take_turn.lua. The channel's name in braces puts all three into one cluster slot.

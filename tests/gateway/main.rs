@@ -29,6 +29,7 @@ mod fixed_reply;
 mod generations;
 mod handover;
 mod handshake;
+mod handshake_commands;
 mod http_heads;
 mod http_input;
 mod joining;
