@@ -110,19 +110,19 @@ impl Session {
     /// Opens the upstream's socket. If that fails, closes the client's.
     pub(super) async fn open_bridge(self: &Rc<Self>) {
         let route = self.client.route();
-        let Client { params, channel, identity, connection_id, request_id, trace, .. } =
-            &self.client;
+        let Client { params, channel, connection_id, request_id, .. } = &self.client;
         let (Some(upstream), Some(channel)) = (route.upstream.as_deref(), channel) else { return };
-        let identity = identity.borrow().clone();
+        let (trace, sender, username) =
+            (self.client.trace(), self.client.sender(), self.client.username());
         let config = self.services.config();
-        let mut span = config.upstreams.span(upstream, trace);
-        let trace = &span.context().unwrap_or(*trace);
+        let mut span = config.upstreams.span(upstream, &trace);
+        let trace = &span.context().unwrap_or(trace);
         let request = SocketRequest {
             channel: Some(channel),
             params,
-            user_id: identity.user_id.as_ref(),
-            sender: &self.client.key,
-            username: identity.username.as_deref(),
+            user_id: self.client.user_id.as_ref(),
+            sender: &sender,
+            username: username.as_deref(),
             connection_id: *connection_id,
             request_id,
             trace,
@@ -157,13 +157,13 @@ impl Session {
 
     fn bridge_to(self: &Rc<Self>, opened: UpstreamSocket) {
         let bridge = Rc::new(Bridge::default());
-        *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
+        *self.work().bridge.borrow_mut() = Some(Rc::clone(&bridge));
         let receiving = self.spawn(Rc::clone(self).receive_all(opened.receiver));
         self.spawn(Rc::clone(self).run_bridge(bridge, opened.sender, receiving));
     }
 
     pub(super) fn send_to_bridge(&self, message: SocketMessage) {
-        if let Some(bridge) = &*self.bridge.borrow() {
+        if let Some(bridge) = self.bridge() {
             bridge.push(message, &self.socket);
         }
     }

@@ -25,6 +25,11 @@ pub(super) struct HeadReader {
 }
 
 impl HeadReader {
+    /// Whether nothing of the next head has come.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     /// Takes bytes from the front of `input` until a head is whole. Returns how many bytes were taken, and
     /// the head once it is whole; then the next call begins the next head.
     pub fn read(&mut self, input: &[u8]) -> Result<(usize, Option<Head>), CloseReason> {

@@ -38,7 +38,8 @@ struct State {
     bytes: usize,
     /// The bytes of the logs without publications.
     empty_bytes: usize,
-    channels: HashMap<ChannelName, Log>,
+    /// In boxes, since a table has many free slots, and is there twice while it grows.
+    channels: HashMap<ChannelName, Box<Log>>,
     /// The times at which logs with publications are swept. An entry that differs from its log's `due` is obsolete.
     due: DueTimes,
     /// The same for logs without publications.
@@ -53,14 +54,20 @@ struct Log {
     epoch: Epoch,
     /// The offset of the last publication; 0 before the first.
     offset: u64,
-    publications: VecDeque<Delivery>,
-    bytes: usize,
+    /// `None` if nothing is stored and nothing is running, as in the channels that nobody writes to.
+    kept: Option<Box<Kept>>,
     /// When the publications, or the log itself if it is empty, are dropped.
     deadline: Instant,
     /// When the log is swept next, at the latest at its deadline.
     due: Instant,
     /// Whether the log counts as one with publications.
     is_stored: bool,
+}
+
+#[derive(Default)]
+struct Kept {
+    publications: VecDeque<Delivery>,
+    bytes: usize,
     running: Vec<Running>,
 }
 
@@ -173,8 +180,8 @@ impl MemoryHistory {
         let log = state.channels.get(channel)?;
         Some(Extent {
             now: Position { epoch: log.epoch, offset: log.offset },
-            oldest: log.publications.front().and_then(|first| first.position).map(|at| at.offset),
-            kept: log.publications.len() as u64,
+            oldest: log.oldest(),
+            kept: log.kept.as_ref().map_or(0, |kept| kept.publications.len() as u64),
         })
     }
 
@@ -187,23 +194,25 @@ impl MemoryHistory {
         let now = Instant::now();
         let mut state = self.state();
         let log = state.log(channel, GENERATION_TTL, now);
-        log.running.retain(|running| running.expires_at > now);
+        let offset = log.offset;
+        let Kept { running: all, .. } = log.kept();
+        all.retain(|running| running.expires_at > now);
         let replaced = replaced.and_then(|replaced| {
-            let index = log.running.iter().position(|running| *running.task_id == *replaced)?;
-            Some(log.running.remove(index).start)
+            let index = all.iter().position(|running| *running.task_id == *replaced)?;
+            Some(all.remove(index).start)
         });
-        if log.running.iter().any(|running| *running.task_id == *task_id) {
+        if all.iter().any(|running| *running.task_id == *task_id) {
             return;
         }
-        if log.running.len() >= MAX_RUNNING {
-            log.running.remove(0);
+        if all.len() >= MAX_RUNNING {
+            all.remove(0);
         }
         let running = Running {
             task_id: task_id.into(),
-            start: replaced.unwrap_or(log.offset),
+            start: replaced.unwrap_or(offset),
             expires_at: now + GENERATION_TTL,
         };
-        log.running.push(running);
+        all.push(running);
     }
 
     pub fn record_generation_end(&self, channel: &ChannelName, task_id: &str) {
@@ -213,18 +222,23 @@ impl MemoryHistory {
     pub fn remove(&self, channel: &ChannelName, position: Position) {
         let mut state = self.state();
         let Some(log) = state.channels.get_mut(channel) else { return };
-        let before = log.bytes;
-        log.publications.retain(|publication| publication.position != Some(position));
-        log.bytes = log.publications.iter().map(|publication| publication.frame.len()).sum();
-        let freed = before - log.bytes;
+        let Some(kept) = &mut log.kept else { return };
+        let before = kept.bytes;
+        kept.publications.retain(|publication| publication.position != Some(position));
+        kept.bytes = kept.publications.iter().map(|publication| publication.frame.len()).sum();
+        let freed = before - kept.bytes;
+        log.free_unused();
         state.bytes -= freed;
     }
 }
 
 impl State {
     fn record_generation_end(&mut self, channel: &ChannelName, task_id: &str) {
-        if let Some(log) = self.channels.get_mut(channel) {
-            log.running.retain(|running| *running.task_id != *task_id);
+        if let Some(log) = self.channels.get_mut(channel)
+            && let Some(kept) = &mut log.kept
+        {
+            kept.running.retain(|running| *running.task_id != *task_id);
+            log.free_unused();
         }
     }
 
@@ -235,14 +249,12 @@ impl State {
             let log = Log {
                 epoch: new_epoch(),
                 offset: 0,
-                publications: VecDeque::new(),
-                bytes: 0,
+                kept: None,
                 deadline,
                 due: deadline,
                 is_stored: false,
-                running: Vec::new(),
             };
-            self.channels.insert(channel.clone(), log);
+            self.channels.insert(channel.clone(), Box::new(log));
             self.empty_due.push(Reverse((deadline, channel.clone())));
             self.empty_bytes += CHANNEL_BYTES;
         }
@@ -283,14 +295,16 @@ impl State {
         log.offset += 1;
         let delivery =
             encode_received(channel, json, Some(Position { epoch: log.epoch, offset: log.offset }));
-        let before = log.bytes;
-        log.bytes += delivery.frame.len();
-        log.publications.push_back(delivery.clone());
-        while log.publications.len() > history.size
-            && let Some(oldest) = log.publications.pop_front()
+        let kept = log.kept();
+        let before = kept.bytes;
+        kept.bytes += delivery.frame.len();
+        kept.publications.push_back(delivery.clone());
+        while kept.publications.len() > history.size
+            && let Some(oldest) = kept.publications.pop_front()
         {
-            log.bytes -= oldest.frame.len();
+            kept.bytes -= oldest.frame.len();
         }
+        let after = kept.bytes;
         let deadline = now + history.ttl;
         log.deadline = deadline;
         let was_stored = std::mem::replace(&mut log.is_stored, true);
@@ -298,7 +312,6 @@ impl State {
         if is_due_anew {
             log.due = deadline;
         }
-        let after = log.bytes;
         self.bytes = self.bytes + after - before;
         if !was_stored {
             self.empty_bytes -= CHANNEL_BYTES;
@@ -323,12 +336,11 @@ impl State {
                 self.due.push(Reverse((log.due, channel)));
                 continue;
             }
-            self.bytes -= std::mem::take(&mut log.bytes) + CHANNEL_BYTES;
+            self.bytes -= log.forget_publications() + CHANNEL_BYTES;
             if due > now {
                 self.channels.remove(&channel);
                 continue;
             }
-            log.publications = VecDeque::new();
             log.is_stored = false;
             log.deadline = now + EPOCH_TTL;
             log.due = log.deadline;
@@ -339,7 +351,7 @@ impl State {
         while let Some((due, channel)) =
             pop_due(&mut self.empty_due, now, self.empty_bytes > max_empty)
         {
-            let is_current = |log: &Log| due == log.due && !log.is_stored;
+            let is_current = |log: &Box<Log>| due == log.due && !log.is_stored;
             if self.channels.get(&channel).is_some_and(is_current) {
                 self.channels.remove(&channel);
                 self.empty_bytes -= CHANNEL_BYTES;
@@ -355,14 +367,34 @@ fn pop_due(due: &mut DueTimes, now: Instant, is_full: bool) -> Option<(Instant, 
 }
 
 impl Log {
+    fn kept(&mut self) -> &mut Kept {
+        self.kept.get_or_insert_default()
+    }
+
+    /// Returns how many bytes the publications had.
+    fn forget_publications(&mut self) -> usize {
+        let Some(kept) = &mut self.kept else { return 0 };
+        kept.publications = VecDeque::new();
+        let bytes = std::mem::take(&mut kept.bytes);
+        self.free_unused();
+        bytes
+    }
+
+    fn free_unused(&mut self) {
+        let is_unused = |kept: &Box<Kept>| kept.publications.is_empty() && kept.running.is_empty();
+        self.kept.take_if(|kept| is_unused(kept));
+    }
+
+    /// The offset of the oldest stored publication.
+    fn oldest(&self) -> Option<u64> {
+        let first = self.kept.as_ref()?.publications.front()?;
+        first.position.map(|at| at.offset)
+    }
+
     fn read(&self, from: ReadFrom, now: Instant) -> Page {
         let head = Position { epoch: self.epoch, offset: self.offset };
         // The oldest stored offset, or the next one if nothing is stored.
-        let oldest = self
-            .publications
-            .front()
-            .and_then(|first| first.position)
-            .map_or(self.offset + 1, |first| first.offset);
+        let oldest = self.oldest().unwrap_or(self.offset + 1);
         let mut page = Page {
             now: head,
             after: None,
@@ -373,7 +405,8 @@ impl Log {
         };
         let after = match from {
             ReadFrom::Running => {
-                let running = self.running.iter().filter(|running| running.expires_at > now);
+                let running = self.kept.iter().flat_map(|kept| &kept.running);
+                let running = running.filter(|running| running.expires_at > now);
                 let start = running.map(|running| running.start).min().unwrap_or(self.offset);
                 page.is_cut = start < oldest - 1;
                 start.max(oldest - 1)
@@ -386,11 +419,12 @@ impl Log {
             ReadFrom::After(Position { offset, .. }) => offset,
         };
         page.after = Some(after);
-        let from = self
+        let Some(kept) = &self.kept else { return page };
+        let from = kept
             .publications
             .partition_point(|one| one.position.is_some_and(|position| position.offset <= after));
         let mut bytes = 0;
-        for publication in self.publications.range(from..) {
+        for publication in kept.publications.range(from..) {
             if page.publications.len() >= PAGE_LENGTH || bytes >= PAGE_BYTES {
                 page.complete = false;
                 break;
