@@ -113,6 +113,12 @@ pub mod internals {
         Decoder, FrameScanner, Incoming, MAX_KEPT, Proceed, ScanFault, Scanned,
     };
 
+    /// The gateway in the process of a test, which counts what it allocates.
+    pub mod gateway {
+        pub use crate::gateway::{Addresses, Inherited, Outcome, Process, run};
+        pub use crate::telemetry::log::filter as log_filter;
+    }
+
     pub mod handshake {
         pub use crate::handshake::{Found, Handshake, HandshakeAttempt, upgrade};
         pub use crate::protocol::{ClientAddress, check_head};
