@@ -243,3 +243,6 @@ impl Channels {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

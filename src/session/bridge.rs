@@ -120,7 +120,7 @@ impl Session {
         let request = SocketRequest {
             channel: Some(channel),
             params,
-            user_id: self.client.user_id.as_ref(),
+            user_id: self.client.user_id(),
             sender: &sender,
             username: username.as_deref(),
             connection_id: *connection_id,
@@ -186,7 +186,7 @@ impl Session {
     pub(super) async fn check_user_limits(&self) -> Result<(), OverLimit> {
         let (route, client) = (self.client.route(), &self.client);
         let replies = &self.services.replies;
-        let taken = replies.take_user_rate(&route, &client.params, client.user_id.as_ref()).await;
+        let taken = replies.take_user_rate(&route, &client.params, client.user_id()).await;
         taken.map_err(|refusal| {
             if route.protocol == Protocol::Json {
                 self.refuse(&refusal.event());

@@ -50,7 +50,7 @@ pub struct Client {
     /// `None` if the route has none.
     pub channel: Option<ChannelName>,
     /// `None` if the client is anonymous. A refresh of the credentials does not change it.
-    pub user_id: Option<UserId>,
+    user_id: Option<Box<UserId>>,
     /// The kind of the credentials that are valid now.
     pub credentials: Cell<CredentialKind>,
     /// When these expire, in Unix seconds; 0 = never.
@@ -107,7 +107,7 @@ impl From<NewClient> for Client {
             upstream: new.upstream,
             params: new.params,
             channel: new.channel,
-            user_id,
+            user_id: user_id.map(Box::new),
             credentials: Cell::new(new.credentials),
             expires_at: Cell::new(encode_expiry(expires_at)),
             sender: match new.sender {
@@ -143,6 +143,11 @@ impl Client {
         if let Some(name) = self.channel.as_ref().and_then(|name| broker.shared_name(name)) {
             self.channel = Some(name);
         }
+    }
+
+    /// `None` if the client is anonymous.
+    pub fn user_id(&self) -> Option<&UserId> {
+        self.user_id.as_deref()
     }
 
     fn rare(&self) -> Option<&Rare> {
@@ -181,7 +186,7 @@ impl Client {
     pub fn sender(&self) -> SenderKey {
         let network = |prefix| SenderKey::Network(ClientNetwork::of(self.address, prefix));
         match (self.sender, &self.user_id) {
-            (SenderKind::User, Some(user)) => SenderKey::User(user.clone()),
+            (SenderKind::User, Some(user)) => SenderKey::User(UserId::clone(user)),
             (SenderKind::Address, _) => network(128),
             (SenderKind::Network(prefix), _) => network(prefix),
             (SenderKind::User | SenderKind::Connection, _) => {

@@ -95,7 +95,7 @@ impl Session {
     fn matches(&self, query: &Connections) -> bool {
         let Connections { user_id, channel, route, .. } = query;
         let client = &self.client;
-        user_id.as_ref().is_none_or(|id| client.user_id.as_ref() == Some(id))
+        user_id.as_ref().is_none_or(|id| client.user_id() == Some(id))
             && (channel.is_none() || client.channel == *channel)
             && route.as_ref().is_none_or(|route| client.route.borrow().path.as_str() == route)
     }
@@ -106,7 +106,7 @@ impl Session {
         let age = self.opened.elapsed(elapsed);
         ConnectionRow {
             connection_id: client.connection_id,
-            user_id: client.user_id.as_ref().map(|id| match id {
+            user_id: client.user_id().map(|id| match id {
                 UserId::Integer(id) => UserId::Integer(*id),
                 UserId::Text(id) => UserId::Text(truncate(id)),
             }),
@@ -123,7 +123,7 @@ impl Session {
 
     pub(super) fn is_target(&self, target: &Target) -> bool {
         match target {
-            Target::User(id) => self.client.user_id.as_ref() == Some(id),
+            Target::User(id) => self.client.user_id() == Some(id),
             Target::Connection(id) => self.client.connection_id == *id,
             Target::Channel(name) => self.client.channel.as_ref() == Some(name),
         }

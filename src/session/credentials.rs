@@ -190,7 +190,7 @@ impl Session {
         let client = &self.client;
         let accepts =
             |sources: &[AuthSource]| client.route.borrow().auth.iter().any(|s| sources.contains(s));
-        let user_id = client.user_id.as_ref().ok_or(RefreshRefusal::Anonymous)?;
+        let user_id = client.user_id().ok_or(RefreshRefusal::Anonymous)?;
         let config = self.services.config();
         let authenticator = &config.authenticator;
         let identity = match renewal {

@@ -137,7 +137,7 @@ impl Session {
             route_metrics: Arc::clone(&self.route_metrics),
             channel: client.channel.clone()?,
             params: client.params.clone(),
-            user_id: client.user_id.clone(),
+            user_id: client.user_id().cloned(),
             key: client.sender(),
             username: client.username(),
             connection_id: client.connection_id,

@@ -139,8 +139,8 @@ impl Session {
 
     /// Identifies this connection in log lines.
     fn log_fields(&self) -> ConnectionFields<'_> {
-        let Client { connection_id, request_id, user_id, channel, .. } = &self.client;
-        let (connection, user) = (*connection_id, user_id.as_ref());
+        let Client { connection_id, request_id, channel, .. } = &self.client;
+        let (connection, user) = (*connection_id, self.client.user_id());
         ConnectionFields { connection, request: request_id, user, channel: channel.as_ref() }
     }
 }

@@ -77,7 +77,7 @@ impl Session {
         }
         let member = Member {
             connection_id: client.connection_id,
-            user_id: client.user_id.clone(),
+            user_id: client.user_id().cloned(),
             username: client.username(),
             connected_at: clock::unix_seconds(),
             events: client.route.borrow().presence == config::Presence::Events,

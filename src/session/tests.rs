@@ -26,7 +26,7 @@ fn an_idle_session_is_small() {
         Session: 240,
         Socket: 176,
         driver::SessionWaker: 16,
-        Client: 152,
+        Client: 144,
         Permits: 24,
         ConnectionPermit: 8,
         IpPermit: 8,
@@ -35,7 +35,7 @@ fn an_idle_session_is_small() {
         Params: 16,
         // These exist only where they are used.
         RateBuckets: 32,
-        Work: 96,
+        Work: 80,
         Lease: 24,
         Member: 72,
     }

@@ -435,3 +435,6 @@ impl Log {
         page
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -145,7 +145,7 @@ impl Relay {
 impl Session {
     /// Whether the messages of this client count against a limit of its user, which all nodes share.
     fn has_user_limit(&self) -> bool {
-        self.client.user_id.is_some()
+        self.client.user_id().is_some()
             && self.client.route.borrow().limits.messages_per_user.is_some()
     }
 
