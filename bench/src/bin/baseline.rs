@@ -2,7 +2,8 @@
 //!
 //! It uses `upgrade()`, a reading and a writing task per connection with a bounded channel between them, a
 //! mutex around the map of channels, and a copy of the publication for each subscriber. It has the same URLs
-//! and the same JSON, and leaves out what the comparison does not need: tokens, limits, metrics, drain.
+//! and the same JSON, and leaves out what the comparison does not need: tokens, limits, histories, metrics, drain.
+//! With `--redis` it also delivers what is published in Redis, and with `--list` it relays to a list there.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -13,6 +14,7 @@ use bytes::Bytes;
 use clap::Parser;
 use fastwebsockets::upgrade::{UpgradeFut, upgrade};
 use fastwebsockets::{FragmentCollectorRead, Frame, OpCode, Payload, WebSocketError};
+use futures_util::StreamExt;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -20,6 +22,8 @@ use hyper::{Request, Response, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use redis::AsyncCommands;
+use redis::aio::{MultiplexedConnection, PubSubSink, PubSubStream};
 use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -41,6 +45,12 @@ struct Options {
     /// The URL that messages are relayed to.
     #[arg(long, default_value = "http://127.0.0.1:9103/messages")]
     upstream: String,
+    /// A Redis whose channels are subscribed to, such as redis://127.0.0.1:6379.
+    #[arg(long)]
+    redis: Option<String>,
+    /// The list in this Redis that messages are relayed to, in place of the upstream.
+    #[arg(long, requires = "redis")]
+    list: Option<String>,
     #[arg(long, default_value_t = 1)]
     threads: usize,
 }
@@ -51,6 +61,13 @@ struct Server {
     channels: Mutex<HashMap<String, Vec<Outgoing>>>,
     client: Client<HttpConnector, Full<Bytes>>,
     upstream: String,
+    redis: Option<Redis>,
+}
+
+struct Redis {
+    subscriptions: tokio::sync::Mutex<PubSubSink>,
+    commands: MultiplexedConnection,
+    list: Option<String>,
 }
 
 fn main() -> std::io::Result<()> {
@@ -63,11 +80,28 @@ fn main() -> std::io::Result<()> {
 }
 
 async fn serve(options: Options) -> std::io::Result<()> {
+    let (redis, published) = match &options.redis {
+        Some(url) => {
+            let (redis, published) =
+                connect(url, options.list).await.map_err(std::io::Error::other)?;
+            (Some(redis), Some(published))
+        }
+        None => (None, None),
+    };
     let server = Arc::new(Server {
         channels: Mutex::default(),
         client: Client::builder(TokioExecutor::new()).build_http(),
         upstream: options.upstream,
+        redis,
     });
+    if let Some(mut published) = published {
+        let server = server.clone();
+        tokio::spawn(async move {
+            while let Some(message) = published.next().await {
+                server.deliver(message.get_channel_name(), message.get_payload_bytes());
+            }
+        });
+    }
     let public = TcpListener::bind(options.listen).await?;
     let admin = TcpListener::bind(options.admin).await?;
     println!("listening on {} and {}", public.local_addr()?, admin.local_addr()?);
@@ -94,6 +128,43 @@ async fn serve(options: Options) -> std::io::Result<()> {
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades(),
         );
+    }
+}
+
+async fn connect(url: &str, list: Option<String>) -> redis::RedisResult<(Redis, PubSubStream)> {
+    let client = redis::Client::open(url)?;
+    let (sink, stream) = client.get_async_pubsub().await?.split();
+    let commands = client.get_multiplexed_async_connection().await?;
+    Ok((Redis { subscriptions: sink.into(), commands, list }, stream))
+}
+
+impl Server {
+    fn deliver(&self, channel: &str, payload: &[u8]) {
+        let channels = self.channels.lock().unwrap();
+        for subscriber in channels.get(channel).into_iter().flatten() {
+            // If a slow client's queue is full, it loses the publication.
+            let _ = subscriber.try_send(text(payload.into()));
+        }
+    }
+
+    /// Adds a subscriber, and returns whether it is the first of its channel.
+    fn join(&self, channel: &str, outgoing: &Outgoing) -> bool {
+        let mut channels = self.channels.lock().unwrap();
+        let subscribers = channels.entry(channel.to_owned()).or_default();
+        subscribers.push(outgoing.clone());
+        subscribers.len() == 1
+    }
+
+    /// Removes a subscriber, and returns whether it was the last of its channel.
+    fn leave(&self, channel: &str, outgoing: &Outgoing) -> bool {
+        let mut channels = self.channels.lock().unwrap();
+        let Some(subscribers) = channels.get_mut(channel) else { return false };
+        subscribers.retain(|other| !other.same_channel(outgoing));
+        let last = subscribers.is_empty();
+        if last {
+            channels.remove(channel);
+        }
+        last
     }
 }
 
@@ -127,15 +198,17 @@ async fn session(
     });
     let channel = format!("chat_{id}");
     let connected = json!({"event": "connected", "conversation_id": id});
+    if server.join(&channel, &outgoing)
+        && let Some(redis) = &server.redis
+    {
+        let _ = redis.subscriptions.lock().await.subscribe(&channel).await;
+    }
     let _ = outgoing.send(text(connected.to_string().into())).await;
-    server.channels.lock().unwrap().entry(channel.clone()).or_default().push(outgoing.clone());
     let ended = read(&server, &mut reader, &outgoing, &channel).await;
-    let mut channels = server.channels.lock().unwrap();
-    if let Some(subscribers) = channels.get_mut(&channel) {
-        subscribers.retain(|other| !other.same_channel(&outgoing));
-        if subscribers.is_empty() {
-            channels.remove(&channel);
-        }
+    if server.leave(&channel, &outgoing)
+        && let Some(redis) = &server.redis
+    {
+        let _ = redis.subscriptions.lock().await.unsubscribe(&channel).await;
     }
     ended
 }
@@ -158,13 +231,15 @@ async fn read(
                 async move { outgoing.send(frame).await }
             })
             .await?;
-        let answer = match frame.opcode {
+        let answers = match frame.opcode {
             OpCode::Text => message(server, &frame.payload, channel).await,
             OpCode::Close => return Ok(()),
             _ => continue,
         };
-        if outgoing.send(text(answer.into_bytes())).await.is_err() {
-            return Ok(());
+        for answer in answers {
+            if outgoing.send(text(answer.into_bytes())).await.is_err() {
+                return Ok(());
+            }
         }
     }
 }
@@ -180,13 +255,15 @@ struct Message<'a> {
     message: Option<String>,
 }
 
-async fn message(server: &Server, frame: &[u8], channel: &str) -> String {
-    let error = |code: &str| json!({"event": "error", "error": code, "code": code}).to_string();
+/// Relays a message, and returns what its client gets: an answer, and the events of a streamed reply.
+async fn message(server: &Server, frame: &[u8], channel: &str) -> Vec<String> {
+    let error =
+        |code: &str| vec![json!({"event": "error", "error": code, "code": code}).to_string()];
     let Ok(message) = serde_json::from_slice::<Message>(frame) else {
         return error("invalid_json");
     };
     if message.kind == Some("ping") {
-        return json!({"event": "pong"}).to_string();
+        return vec![json!({"event": "pong"}).to_string()];
     }
     let Some(text) = message.message.filter(|text| !text.trim().is_empty()) else {
         return error("empty_message");
@@ -194,17 +271,24 @@ async fn message(server: &Server, frame: &[u8], channel: &str) -> String {
     let task_id = uuid::Uuid::new_v4().to_string();
     let data: &RawValue = serde_json::from_slice(frame).expect("parsed before");
     let body = json!({"message": text, "data": data, "channel": channel, "task_id": task_id});
+    let mut answers = vec![json!({"event": "task_queued", "task_id": task_id}).to_string()];
+    if let Some(Redis { commands, list: Some(list), .. }) = &server.redis {
+        let pushed: redis::RedisResult<()> = commands.clone().lpush(list, body.to_string()).await;
+        return if pushed.is_ok() { answers } else { error("upstream_unavailable") };
+    }
     let request = Request::post(&server.upstream)
         .header("content-type", "application/json")
         .body(Full::from(body.to_string()))
         .expect("a valid request");
-    match server.client.request(request).await {
-        Ok(response) if response.status().is_success() => {
-            let _ = response.into_body().collect().await;
-            json!({"event": "task_queued", "task_id": task_id}).to_string()
-        }
-        _ => error("upstream_unavailable"),
-    }
+    let Ok(response) = server.client.request(request).await else {
+        return error("upstream_unavailable");
+    };
+    let successful = response.status().is_success();
+    let body = response.into_body().collect().await;
+    let Some(body) = body.ok().filter(|_| successful) else { return error("upstream_unavailable") };
+    let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
+    answers.extend(body.lines().filter_map(|line| line.strip_prefix("data: ")).map(str::to_owned));
+    answers
 }
 
 #[derive(Deserialize)]
@@ -235,11 +319,7 @@ async fn publish(
     let single = publish.channel.zip(publish.data);
     let single = single.map(|(channel, data)| Publication { channel, data });
     for publication in publish.publications.into_iter().flatten().chain(single) {
-        let channels = server.channels.lock().unwrap();
-        for subscriber in channels.get(publication.channel).into_iter().flatten() {
-            // If a slow client's queue is full, it loses the publication.
-            let _ = subscriber.try_send(text(publication.data.get().into()));
-        }
+        server.deliver(publication.channel, publication.data.get().as_bytes());
     }
     Ok(answer(StatusCode::OK, "{}"))
 }

@@ -83,7 +83,7 @@ impl Connection {
 }
 
 /// Reads the head of a 101 response and returns the bytes after it.
-async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>> {
+pub async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>> {
     let mut head = Vec::with_capacity(512);
     loop {
         if stream.read_buf(&mut head).await? == 0 {
@@ -120,7 +120,7 @@ pub fn text_frame(payload: &[u8]) -> Vec<u8> {
 
 /// Counts a server's frames in a byte stream. Pings count too, but the servers are configured to send none.
 #[derive(Default)]
-struct FrameCounter {
+pub struct FrameCounter {
     /// The bytes of the current frame's payload that have not arrived yet.
     payload: u64,
     /// An incomplete frame head.
@@ -129,12 +129,21 @@ struct FrameCounter {
 }
 
 impl FrameCounter {
-    fn count(&mut self, mut bytes: &[u8]) -> u64 {
+    fn count(&mut self, bytes: &[u8]) -> u64 {
+        self.pieces(bytes, |_| ())
+    }
+
+    /// Passes on each piece of a payload, and returns the number of frames that are now complete.
+    pub fn pieces(&mut self, mut bytes: &[u8], mut on_piece: impl FnMut(&[u8])) -> u64 {
         let mut frames = 0;
         loop {
-            let skipped = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
-            self.payload -= skipped as u64;
-            bytes = &bytes[skipped..];
+            let length = usize::try_from(self.payload).unwrap_or(usize::MAX).min(bytes.len());
+            let (piece, rest) = bytes.split_at(length);
+            if !piece.is_empty() {
+                on_piece(piece);
+            }
+            self.payload -= length as u64;
+            bytes = rest;
             if self.payload > 0 {
                 return frames;
             }

@@ -10,8 +10,9 @@ use tokio::sync::Notify;
 use tokio::task::LocalSet;
 
 use super::connection::Connection;
+use super::peer::{HttpCall, Peer};
 use super::process::cpu_seconds;
-use super::publisher::Publisher;
+use super::publisher::{Calls, Publisher, Via};
 use super::{Result, Target};
 
 /// A call whose publications take longer than this to reach all has lost a delivery.
@@ -73,11 +74,11 @@ async fn measure(options: Options) -> Result<Value> {
         let connection = Connection::open(server, "fanout").await?;
         tokio::task::spawn_local(count(connection, deliveries.clone()));
     }
+    let peer = Peer { http: Some(publish_call(&options)), ..Peer::default() };
+    let calls = Calls::new(&peer, Via::Http, &["chat_fanout".to_owned()], bytes, burst)?;
     let mut publishers = Vec::new();
     for _ in 0..options.under_way.max(1) {
-        let connected =
-            Publisher::connect(options.admin, &options.api_key, "chat_fanout", bytes, burst);
-        publishers.push(connected.await?);
+        publishers.push(Publisher::connect(&peer, calls.clone()).await?);
     }
     publish(&mut publishers, &deliveries, WARM_UP).await?;
     let (started, cpu, first) = (Instant::now(), cpu_seconds(pid)?, deliveries.arrived.get());
@@ -93,6 +94,19 @@ async fn measure(options: Options) -> Result<Value> {
         "deliveries_per_second": (delivered / seconds).round(),
         "deliveries_per_core_second": (delivered / cpu).round(),
     }))
+}
+
+/// `POST /v1/publish`, of the gateway and the baseline.
+fn publish_call(options: &Options) -> HttpCall {
+    let each = r#"{"channel":"{channel}","data":{data}}"#;
+    HttpCall {
+        address: options.admin,
+        path: "/v1/publish".into(),
+        headers: vec![("Authorization".into(), format!("Bearer {}", options.api_key))],
+        body: each.into(),
+        batch: Some([r#"{"publications":["#, each, ",", "]}"].map(str::to_owned)),
+        batch_path: None,
+    }
 }
 
 /// Lets each publisher make one call after the other for this long.
@@ -116,7 +130,7 @@ impl Deliveries {
     async fn call(&self, publisher: &mut Publisher) -> Result<()> {
         self.calls.set(self.calls.get() + 1);
         let expected = self.calls.get() * self.per_call;
-        publisher.publish().await?;
+        publisher.publish_to(0).await?;
         let complete = async {
             while self.arrived.get() < expected && !self.broken.get() {
                 self.reached.notified().await;

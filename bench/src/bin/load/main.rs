@@ -3,17 +3,28 @@
 //! It uses one thread and raw sockets, and counts frames without parsing them, so that one core of the generator
 //! keeps one core of the server busy. It prints the result as one line of JSON.
 
+mod audience;
 mod connection;
 mod echo;
 mod fanout;
+mod hold;
 mod idle;
+mod pace;
+mod peer;
 mod process;
+mod publish;
 mod publisher;
+mod receive;
 mod relay;
 mod replies;
 mod stream;
+mod subscriber;
+mod talk;
+mod together;
+mod upstream;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
@@ -36,6 +47,18 @@ enum Command {
     Stream(stream::Options),
     /// Sends one message after the other on every connection to an echo server behind the measured proxy.
     Echo(echo::Options),
+    /// Publishes to any server as fast as its clients receive.
+    Publish(publish::Options),
+    /// Publishes to any server at a fixed rate, and measures the latency.
+    Pace(pace::Options),
+    /// Sends one message after the other from each client of any server, and waits for what comes back.
+    Talk(talk::Options),
+    /// Counts what a server writes unasked.
+    Receive(receive::Options),
+    /// Is one of several generators with clients of one channel.
+    Together(together::Options),
+    /// Opens silent clients of any server, and measures its memory.
+    Hold(hold::Options),
 }
 
 /// The measured server.
@@ -51,6 +74,17 @@ struct Target {
     connections: usize,
 }
 
+/// A server that is described in a file.
+#[derive(Args, Clone)]
+struct Measured {
+    /// Its description, as bench/compare writes it.
+    #[arg(long)]
+    peer: PathBuf,
+    /// The ids of its processes.
+    #[arg(long, value_delimiter = ',')]
+    pids: Vec<u32>,
+}
+
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
@@ -63,6 +97,12 @@ fn main() -> Result<()> {
             Command::Relay(options) => relay::run(options).await,
             Command::Stream(options) => stream::run(options).await,
             Command::Echo(options) => echo::run(options).await,
+            Command::Publish(options) => publish::run(options).await,
+            Command::Pace(options) => pace::run(options).await,
+            Command::Talk(options) => talk::run(options).await,
+            Command::Receive(options) => receive::run(options).await,
+            Command::Together(options) => together::run(options).await,
+            Command::Hold(options) => hold::run(options).await,
         }
     })?;
     println!("{result}");

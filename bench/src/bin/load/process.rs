@@ -1,6 +1,7 @@
 //! Reads from the kernel what a process has used.
 
 use std::fs;
+use std::time::Instant;
 
 use super::Result;
 
@@ -13,6 +14,59 @@ pub fn anonymous_memory(pid: u32) -> Result<u64> {
     let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or("no Anonymous line")?;
     Ok(kib.trim().parse::<u64>()? * 1024)
+}
+
+/// Returns the anonymous memory in bytes of several processes. What they share is counted once.
+pub fn group_memory(pids: &[u32]) -> Result<u64> {
+    let mut total = 0;
+    for pid in pids {
+        let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?;
+        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss_Anon:"));
+        let kib =
+            line.and_then(|line| line.trim().strip_suffix(" kB")).ok_or("no Pss_Anon line")?;
+        total += kib.trim().parse::<u64>()? * 1024;
+    }
+    Ok(total)
+}
+
+/// Returns the CPU time so far of several processes, in seconds.
+pub fn group_cpu_seconds(pids: &[u32]) -> Result<f64> {
+    pids.iter().map(|pid| cpu_seconds(*pid)).sum()
+}
+
+/// A measured stretch of time: the CPU time of the server's processes and of this one.
+pub struct Stretch {
+    pids: Vec<u32>,
+    started: Instant,
+    server: f64,
+    own: f64,
+}
+
+pub struct Used {
+    pub seconds: f64,
+    pub server_cpu: f64,
+    /// The share of one core that the generator has used. Near 1, it limits the measurement.
+    pub generator_share: f64,
+}
+
+impl Stretch {
+    pub fn begin(pids: &[u32]) -> Result<Self> {
+        Ok(Self {
+            pids: pids.to_vec(),
+            server: group_cpu_seconds(pids)?,
+            own: cpu_seconds(std::process::id())?,
+            started: Instant::now(),
+        })
+    }
+
+    pub fn end(self) -> Result<Used> {
+        let seconds = self.started.elapsed().as_secs_f64();
+        Ok(Used {
+            seconds,
+            server_cpu: group_cpu_seconds(&self.pids)? - self.server,
+            generator_share: (cpu_seconds(std::process::id())? - self.own) / seconds,
+        })
+    }
 }
 
 /// Returns the most resident memory in bytes that the process has had.

@@ -1,0 +1,171 @@
+"""Writes the tables of docs/performance.md between their markers, and the plots beside it."""
+
+import re
+
+from . import growth, plot, report
+from .scenarios import GROUPS, everything
+
+# What is known of why a peer leads. It is shown only where one does.
+REASONS = {
+    "m1k-redis": "What Tidegate does with a publication and the minimal server does not: it checks that it is JSON, "
+    "looks for a terminal event and counts it.",
+    "m1k-latency": "The difference is the work of a publication, as in M1k by `PUBLISH`.",
+    "list-100": "Tidegate checks limits, deduplicates, records the generation and monitors it; the minimal server only pushes.",
+    "list-1000": "As with 100 clients; what is known of 1,000 messages in flight is also more than the caches hold.",
+    "http-100": "Tidegate checks limits, deduplicates, records the generation and monitors it; the minimal server only posts.",
+    "http-1000": "As with 100 clients; what is known of 1,000 messages in flight is also more than the caches hold.",
+    "stream-100": "Tidegate writes four events for the two of the upstream, and records and ends the generation.",
+    "stream-1000": "As with 100 clients.",
+    "idle": "uWebSockets keeps a socket and a topic; a session has its user, limits, channel and heartbeat.",
+    "handshake": "nchan checks nothing but the path; Tidegate checks route, origin, credentials, channel and limits.",
+    "raw-100": "A proxy copies bytes; Tidegate assembles and checks messages, and masks them anew.",
+    "raw-1000": "As with 100 clients.",
+}
+PLOTS = "docs/plots"
+# The scenarios whose plots are shown on the page, in the part of their group.
+DRAWN = {
+    "f1k-http": "F1k by HTTP",
+    "f10k-4": "F10k by HTTP, 4 under way",
+    "m1k-redis": "M1k by Redis PUBLISH",
+    "m1k-latency": "Latency of M1k",
+    "http-100": "Relay to HTTP, 100 clients",
+    "idle": "Memory of an idle connection",
+}
+
+
+def write(repository, results, servers, scenarios):
+    page = repository / "docs" / "performance.md"
+    folder = repository / PLOTS
+    folder.mkdir(exist_ok=True)
+    text = page.read_text()
+    for name, part in parts(results, servers, scenarios).items():
+        text = replace(text, name, part)
+    page.write_text(text)
+    for name, svg in drawings(results, servers, scenarios).items():
+        (folder / f"{name}.svg").write_text(svg)
+    print(f"written: {page} and {folder}")
+
+
+def replace(text, name, part):
+    """Replaces what is between the markers of a part. A part without markers is an error of the page."""
+    begin, end = f"<!-- measured: {name} -->", f"<!-- /measured: {name} -->"
+    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"docs/performance.md has no markers for {name}")
+    return pattern.sub(lambda _: f"{begin}\n{part}\n{end}", text)
+
+
+def parts(results, servers, scenarios):
+    """Returns the Markdown of all parts that this run has measured."""
+    found = {}
+    if results.get("rounds"):
+        found["run"] = run(results)
+        found["servers"] = versions(results, servers)
+        found["leads"] = report.leads(results, servers, scenarios, REASONS)
+        for group in GROUPS:
+            if table := report.table(group, results, servers, scenarios):
+                drawn = [f"![{title}](plots/{name}.svg)\n\n" for name, title in DRAWN.items() if name in names(group, results)]
+                found[group] = "".join(drawn) + table
+    if results.get("growth"):
+        found["growth"] = grown(results)
+    if hundred := results.get("hundred"):
+        found["hundred"] = thousands(hundred)
+    return found
+
+
+def names(group, results):
+    """Returns the scenarios of a group that have results."""
+    measured = {entry["scenario"] for entry in results["rounds"] if "result" in entry}
+    return {scenario.name for scenario in everything() if scenario.group == group} & measured
+
+
+def run(results):
+    machine = results["machine"]
+    rounds = max(entry["round"] for entry in results["rounds"])
+    pinned = "the server on one, the generator, Redis and upstreams on the other" if machine["pinned"] else "not pinned"
+    return (
+        f"`{results['command']}` on {results['date']}, commit `{results['commit']}`: {rounds} rounds of "
+        f"{results['seconds']:g} s; {machine['processor']}, {machine['cores']} cores ({pinned}), "
+        f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, load {machine['load_before']:g} before it began."
+    )
+
+
+def versions(results, servers):
+    lines = ["| server | version | what it carries |", "|---|---|---|"]
+    for server in servers:
+        if reason := results["absent"].get(server.name):
+            lines.append(f"| {server.title} | absent: {reason.replace('|', '/')} | {server.carries} |")
+        elif server.name in results["versions"]:
+            lines.append(f"| {server.title} | {results['versions'][server.name]} | {server.carries} |")
+    return "\n".join(lines)
+
+
+def grown(results):
+    sections = []
+    for series in growth.everything():
+        entries = [entry for entry in results["growth"] if entry["series"] == series.name]
+        if not entries:
+            continue
+        lines = [f"**{series.title}**", "", f"![{series.title}](plots/growth-{series.name}.svg)", ""]
+        cells = [(plot.short(entry["x"]), growth_cell(entry, series)) for entry in entries]
+        lines.append(f"| {series.axis} | " + " | ".join(x for x, _ in cells) + " |")
+        lines.append("|---|" + "---|" * len(cells))
+        lines.append(f"| {series.unit} | " + " | ".join(text for _, text in cells) + " |")
+        errors = [f"At {plot.short(entry['x'])}: {entry['error']}." for entry in entries if "error" in entry]
+        sections.append("\n".join(lines + ([""] + errors if errors else [])))
+    return "\n\n".join(sections)
+
+
+def growth_cell(entry, series):
+    if "error" in entry:
+        return "–"
+    result = entry["result"]
+    text = plot.short(result[series.value])
+    return f"{plot.short(result[series.second])} / {text}" if series.second else text
+
+
+def thousands(hundred):
+    return (
+        f"{hundred['connections']:,} connections in {hundred['nodes']} processes on one Redis, from "
+        f"{hundred['generators']} generators: opened in {hundred['opened_seconds']:.0f} s, "
+        f"{hundred['bytes_per_connection'] / 1024:.2f} KiB a connection (anonymous memory of all processes). "
+        f"A publication to all of them reached the last one after {hundred['first_publication_seconds']:.2f} s; "
+        f"{hundred['publications']} publications, one after the other, made {report.count(hundred['per_second'])} "
+        f"deliveries a second, {report.micros(hundred['cpu_us'])} of CPU each. All arrived."
+    )
+
+
+def drawings(results, servers, scenarios):
+    """Returns the plots by name."""
+    found = {}
+    measured = report.cells(results, scenarios)
+    titles = {server.name: server.title.replace("`", "") for server in servers}
+    for scenario in scenarios:
+        if scenario.name not in measured or scenario.name not in DRAWN:
+            continue
+        bounds = measured.get("bound-10000" if scenario.name.startswith("f10k") else "bound-1000", {})
+        shown = dict(measured[scenario.name])
+        if scenario.group == "fan-out":
+            shown |= bounds
+        rows = [(titles[name], cell.value, cell.text(), kind(name)) for name, cell in shown.items() if cell.value]
+        rows.sort(key=lambda row: row[1], reverse=not scenario.less)
+        if rows:
+            less = " (less is better)" if scenario.less else ""
+            found[scenario.name] = plot.bars(scenario.title.replace("`", "") + less, rows)
+    for series in growth.everything():
+        entries = [entry for entry in results.get("growth", []) if entry["series"] == series.name and "result" in entry]
+        if not entries:
+            continue
+        line = [(entry["x"], entry["result"][series.value]) for entry in entries]
+        drawn = [(series.value.removesuffix("_us"), line)]
+        if series.second:
+            drawn.append((series.second.removesuffix("_us"), [(e["x"], e["result"][series.second]) for e in entries]))
+        knee = growth.knee(line) if series.value != "per_second" else None
+        found[f"growth-{series.name}"] = plot.lines(series.title, series.axis, series.unit, drawn, knee)
+    return found
+
+
+def kind(name):
+    if name == "tidegate":
+        return "ours"
+    return "bound" if report.is_bound(name) else "other"
