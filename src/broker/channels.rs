@@ -87,9 +87,13 @@ pub(super) struct Gap {
 
 impl Entry {
     fn replace_listener(&mut self, thread: usize, new: Option<Listener>) {
-        let others = std::mem::take(&mut self.listeners).into_vec().into_iter();
-        let others = others.filter(|listener| listener.thread != thread);
-        self.listeners = others.chain(new).collect();
+        let mut listeners = std::mem::take(&mut self.listeners).into_vec();
+        listeners.retain(|listener| listener.thread != thread);
+        if let Some(new) = new {
+            listeners.reserve_exact(1);
+            listeners.push(new);
+        }
+        self.listeners = listeners.into();
     }
 
     /// The read of the history that is in progress, if it has this number.

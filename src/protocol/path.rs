@@ -25,17 +25,9 @@ const END: char = '\0';
 const REST: char = '\u{1}';
 
 impl Params {
-    /// `rest` is the last value as it was sent, if it is the rest of the path.
-    fn new<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>, rest: Option<&str>) -> Self {
+    fn new<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
         let mut text = String::new();
-        for part in values.into_iter().flat_map(|(name, value)| [name, value]) {
-            text.push_str(part);
-            text.push(END);
-        }
-        if let Some(rest) = rest {
-            text.push(REST);
-            text.push_str(rest);
-        }
+        values.into_iter().for_each(|(name, value)| append(&mut text, name, value));
         Self(text.into())
     }
 
@@ -57,7 +49,7 @@ impl Params {
 
     /// Returns the parameters for whose names `is_wanted` returns true, without the encoded form of the rest.
     pub fn only(&self, is_wanted: impl Fn(&str) -> bool) -> Self {
-        Self::new(self.iter().filter(|(name, _)| is_wanted(name)), None)
+        Self::new(self.iter().filter(|(name, _)| is_wanted(name)))
     }
 
     pub fn is_empty(&self) -> bool {
@@ -72,6 +64,13 @@ impl Params {
     /// Returns the rest of the path with the percent-encoding of the request, if `name` is its name.
     pub(super) fn encoded_rest(&self, name: &str) -> Option<&str> {
         self.split().1.filter(|_| self.rest_name() == Some(name))
+    }
+}
+
+fn append(text: &mut String, name: &str, value: &str) {
+    for part in [name, value] {
+        text.push_str(part);
+        text.push(END);
     }
 }
 
@@ -90,7 +89,7 @@ impl<'de> serde::Deserialize<'de> for Params {
         if texts.any(|text| text.contains([END, REST])) {
             return Err(serde::de::Error::custom("a parameter has a control character"));
         }
-        Ok(Self::new(values.iter().map(|(name, value)| (&**name, &**value)), None))
+        Ok(Self::new(values.iter().map(|(name, value)| (&**name, &**value))))
     }
 }
 
@@ -159,17 +158,19 @@ impl PathPattern {
     /// step of a path. The same holds for a rest, which may also be empty or have 4096 bytes.
     pub fn matches(&self, path: &str) -> Option<Params> {
         let (parts, rest) = self.split(path)?;
-        let mut values = Vec::new();
+        // Names are in the pattern and values in the path, so that the text hardly ever grows.
+        let mut text = String::with_capacity(self.text.len() + path.len());
         for (segment, part) in self.segments.iter().zip(parts) {
             if let Segment::Named(name) = segment {
-                values.push((name, decoded_value(part, MAX_VALUE_BYTES)?));
+                append(&mut text, name, &decoded_value(part, MAX_VALUE_BYTES)?);
             }
         }
         if let Some(name) = &self.rest {
-            values.push((name, decoded_value(rest, MAX_REST_BYTES)?));
+            append(&mut text, name, &decoded_value(rest, MAX_REST_BYTES)?);
+            text.push(REST);
+            text.push_str(rest);
         }
-        let rest = self.rest.is_some().then_some(rest);
-        Some(Params::new(values.iter().map(|(name, value)| (&***name, &**value)), rest))
+        Some(Params(text.into()))
     }
 
     /// Whether a path has the literal segments of the pattern in their places and as many segments. It matches if its

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -48,7 +48,19 @@ struct State {
     cancelled: CancelledChannels,
 }
 
-type DueTimes = BinaryHeap<Reverse<(Instant, ChannelName)>>;
+type DueTimes = BinaryHeap<Reverse<(Due, ChannelName)>>;
+
+/// A point in time in nanoseconds since the process began to keep histories: half the size of an [`Instant`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Due(u64);
+
+impl From<Instant> for Due {
+    fn from(at: Instant) -> Self {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let since = at.saturating_duration_since(*BEGAN);
+        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
 
 struct Log {
     epoch: Epoch,
@@ -57,9 +69,9 @@ struct Log {
     /// `None` if nothing is stored and nothing is running, as in the channels that nobody writes to.
     kept: Option<Box<Kept>>,
     /// When the publications, or the log itself if it is empty, are dropped.
-    deadline: Instant,
+    deadline: Due,
     /// When the log is swept next, at the latest at its deadline.
-    due: Instant,
+    due: Due,
     /// Whether the log counts as one with publications.
     is_stored: bool,
 }
@@ -245,7 +257,7 @@ impl State {
     /// The channel's log. If there is none, a new log with a new epoch is created.
     fn log(&mut self, channel: &ChannelName, epoch_ttl: Duration, now: Instant) -> &mut Log {
         if !self.channels.contains_key(channel) {
-            let deadline = now + epoch_ttl;
+            let deadline = Due::from(now + epoch_ttl);
             let log = Log {
                 epoch: new_epoch(),
                 offset: 0,
@@ -305,7 +317,7 @@ impl State {
             kept.bytes -= oldest.frame.len();
         }
         let after = kept.bytes;
-        let deadline = now + history.ttl;
+        let deadline = Due::from(now + history.ttl);
         log.deadline = deadline;
         let was_stored = std::mem::replace(&mut log.is_stored, true);
         let is_due_anew = !was_stored || deadline < log.due;
@@ -325,6 +337,8 @@ impl State {
 
     /// Removes what is due and, as long as a bound is exceeded, what is due next.
     fn sweep(&mut self, now: Instant) {
+        let epoch_end = Due::from(now + EPOCH_TTL);
+        let now = Due::from(now);
         while let Some((due, channel)) = pop_due(&mut self.due, now, self.bytes > self.max_bytes) {
             let Some(log) = self.channels.get_mut(&channel) else { continue };
             if due != log.due || !log.is_stored {
@@ -342,7 +356,7 @@ impl State {
                 continue;
             }
             log.is_stored = false;
-            log.deadline = now + EPOCH_TTL;
+            log.deadline = epoch_end;
             log.due = log.deadline;
             self.empty_due.push(Reverse((log.due, channel)));
             self.empty_bytes += CHANNEL_BYTES;
@@ -361,7 +375,7 @@ impl State {
 }
 
 /// Removes the first entry if it is due, or in any case if `is_full`.
-fn pop_due(due: &mut DueTimes, now: Instant, is_full: bool) -> Option<(Instant, ChannelName)> {
+fn pop_due(due: &mut DueTimes, now: Due, is_full: bool) -> Option<(Due, ChannelName)> {
     let Reverse((at, _)) = due.peek()?;
     (*at <= now || is_full).then(|| due.pop())?.map(|Reverse(entry)| entry)
 }

@@ -7,8 +7,8 @@ const SETTINGS: config::History =
 #[test]
 fn a_log_without_publications_is_small() {
     let size = size_of::<Log>();
-    eprintln!("log: {size} bytes, at most 64");
-    assert!(size <= 64, "{size}");
+    eprintln!("log: {size} bytes, at most 48");
+    assert!(size <= 48, "{size}");
     let (history, channel) = (MemoryHistory::new(1 << 20), ChannelName::new("c").unwrap());
     let is_kept = || history.state().channels[&channel].kept.is_some();
     history.read(&channel, ReadFrom::Running, EPOCH_TTL);
