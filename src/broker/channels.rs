@@ -150,8 +150,8 @@ impl Channels {
 
     /// Whether this node must be subscribed to `channel`.
     pub fn is_wanted(&self, channel: &ChannelName) -> bool {
-        let wanted = |entry: &Box<Entry>| !entry.listeners.is_empty() || entry.pins > 0;
-        self.by_name.get(channel).is_some_and(wanted)
+        let entry = self.by_name.get(channel);
+        entry.is_some_and(|entry| !entry.listeners.is_empty() || entry.pins > 0)
     }
 
     pub fn listeners(&self, channel: &ChannelName) -> &[Listener] {

@@ -16,8 +16,8 @@ const MAX_REST_BYTES: usize = 4096;
 
 /// The decoded values of the named segments of a path, in the order of the path. Cheap to clone.
 ///
-/// They are one text, since each open connection holds them: each name and each value ends with [`END`], and what follows
-/// [`REST`] is the last value as it was sent, if it is the rest of the path. None of them has control characters.
+/// They are one text, since each open connection holds them: each name and each value ends with `END`, and what follows
+/// `REST` is the last value as it was sent, if it is the rest of the path. None of them has control characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Params(Arc<str>);
 

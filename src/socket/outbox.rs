@@ -289,11 +289,8 @@ impl Outbox {
     }
 
     fn free_unused(&mut self) {
-        let is_unused = |queue: &Box<Queue>| {
+        self.queue.take_if(|queue| {
             queue.first.is_none() && queue.held.is_none() && queue.drain_waker.is_none()
-        };
-        if self.queue.as_ref().is_some_and(is_unused) {
-            self.queue = None;
-        }
+        });
     }
 }

@@ -365,8 +365,8 @@ impl State {
         while let Some((due, channel)) =
             pop_due(&mut self.empty_due, now, self.empty_bytes > max_empty)
         {
-            let is_current = |log: &Box<Log>| due == log.due && !log.is_stored;
-            if self.channels.get(&channel).is_some_and(is_current) {
+            let log = self.channels.get(&channel);
+            if log.is_some_and(|log| due == log.due && !log.is_stored) {
                 self.channels.remove(&channel);
                 self.empty_bytes -= CHANNEL_BYTES;
             }
@@ -395,8 +395,7 @@ impl Log {
     }
 
     fn free_unused(&mut self) {
-        let is_unused = |kept: &Box<Kept>| kept.publications.is_empty() && kept.running.is_empty();
-        self.kept.take_if(|kept| is_unused(kept));
+        self.kept.take_if(|kept| kept.publications.is_empty() && kept.running.is_empty());
     }
 
     /// The offset of the oldest stored publication.
