@@ -113,6 +113,15 @@ pub mod internals {
         Decoder, FrameScanner, Incoming, MAX_KEPT, Proceed, ScanFault, Scanned,
     };
 
+    /// Delivering publications to sockets.
+    pub mod delivery {
+        pub use crate::broker::MemoryHistory;
+        pub use crate::config::{History, SendQueue};
+        pub use crate::hub::HubPart;
+        pub use crate::protocol::ChannelName;
+        pub use crate::socket::{ByteStream, Delivery, Socket, frame};
+    }
+
     /// The gateway in the process of a test, which counts what it allocates.
     pub mod gateway {
         pub use crate::gateway::{Addresses, Inherited, Outcome, Process, run};
@@ -128,12 +137,29 @@ pub mod internals {
         pub use crate::protocol::{has_lone_surrogate, json_members, json_text, published_object};
     }
 
+    pub mod limits {
+        pub use crate::limits::{LimitName, LocalBucket, SharedLimits, Verdict};
+        pub use crate::protocol::Params;
+    }
+
     pub mod msgpack {
         pub use crate::msgpack::{MAX_GROWTH, to_json};
     }
 
     pub mod pickle {
         pub use crate::pickle::{MAX_BYTES, MAX_JSON_BYTES, read, write_json};
+    }
+
+    pub mod sse {
+        pub use crate::sse::SseParser;
+    }
+
+    pub mod telemetry {
+        pub use crate::protocol::{ConnectionId, PathPattern, RequestId, TraceContext};
+        pub use crate::telemetry::log::{ConnectionFields, LogControl};
+        pub use crate::telemetry::messages::{FrameKind, frame_received};
+        pub use crate::telemetry::recorder::install;
+        pub use crate::telemetry::route::RouteMetrics;
     }
 
     pub mod tokens {

@@ -10,11 +10,11 @@ REASONS = {
     "m1k-redis": "What Tidegate does with a publication and the minimal server does not: it checks that it is JSON, "
     "looks for a terminal event and counts it.",
     "m1k-latency": "The difference is the work of a publication, as in M1k by `PUBLISH`.",
-    "list-100": "Tidegate checks limits, deduplicates, records the generation and monitors it; the minimal server only pushes.",
+    "list-100": "Tidegate checks limits, and records the reply and monitors it to its end; the minimal server only pushes.",
     "list-1000": "As with 100 clients; what is known of 1,000 messages in flight is also more than the caches hold.",
-    "http-100": "Tidegate checks limits, deduplicates, records the generation and monitors it; the minimal server only posts.",
+    "http-100": "Tidegate checks limits, and records the reply and monitors it to its end; the minimal server only posts.",
     "http-1000": "As with 100 clients; what is known of 1,000 messages in flight is also more than the caches hold.",
-    "stream-100": "Tidegate writes four events for the two of the upstream, and records and ends the generation.",
+    "stream-100": "Tidegate writes four events for the two of the upstream, and records the reply and its end.",
     "stream-1000": "As with 100 clients.",
     "idle": "uWebSockets keeps a socket and a topic; a session has its user, limits, channel and heartbeat.",
     "handshake": "nchan checks nothing but the path; Tidegate checks route, origin, credentials, channel and limits.",
@@ -106,11 +106,13 @@ def grown(results):
         entries = [entry for entry in results["growth"] if entry["series"] == series.name]
         if not entries:
             continue
-        lines = [f"**{series.title}**", "", f"![{series.title}](plots/growth-{series.name}.svg)", ""]
+        lines = [f"**{series.title}**", ""]
+        if any("result" in entry for entry in entries):
+            lines += [f"![{series.title}](plots/growth-{series.name}.svg)", ""]
         cells = [(plot.short(entry["x"]), growth_cell(entry, series)) for entry in entries]
         lines.append(f"| {series.axis} | " + " | ".join(x for x, _ in cells) + " |")
         lines.append("|---|" + "---|" * len(cells))
-        lines.append(f"| {series.unit} | " + " | ".join(text for _, text in cells) + " |")
+        lines.append(f"| {series.shown} | " + " | ".join(text for _, text in cells) + " |")
         errors = [f"At {plot.short(entry['x'])}: {entry['error']}." for entry in entries if "error" in entry]
         sections.append("\n".join(lines + ([""] + errors if errors else [])))
     return "\n\n".join(sections)
@@ -119,9 +121,9 @@ def grown(results):
 def growth_cell(entry, series):
     if "error" in entry:
         return "–"
-    result = entry["result"]
-    text = plot.short(result[series.value])
-    return f"{plot.short(result[series.second])} / {text}" if series.second else text
+    names = [series.second, series.value] if series.second else [series.value]
+    show = report.micros if series.value.endswith("_us") else report.count
+    return " / ".join(show(entry["result"][name]) for name in names)
 
 
 def thousands(hundred):
@@ -144,9 +146,7 @@ def drawings(results, servers, scenarios):
         if scenario.name not in measured or scenario.name not in DRAWN:
             continue
         bounds = measured.get("bound-10000" if scenario.name.startswith("f10k") else "bound-1000", {})
-        shown = dict(measured[scenario.name])
-        if scenario.group == "fan-out":
-            shown |= bounds
+        shown = {**(bounds if scenario.group == "fan-out" else {}), **measured[scenario.name]}
         rows = [(titles[name], cell.value, cell.text(), kind(name)) for name, cell in shown.items() if cell.value]
         rows.sort(key=lambda row: row[1], reverse=not scenario.less)
         if rows:

@@ -4,7 +4,7 @@ import dataclasses
 
 from .machine import Failed
 from .measure import measure
-from .scenarios import Scenario, file_limit
+from .scenarios import Scenario, most_clients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +22,18 @@ class Series:
     # Draw a second line from this member.
     second: str = ""
 
+    @property
+    def shown(self):
+        """What the rows of a table are called. Its cells have their own unit."""
+        return "p50 / p99" if self.second else self.unit.removeprefix("µs of ")
+
 
 def point(name, job, command, options, **size):
     return Scenario(name, "growth", name, job, command, options, size=size)
 
 
 def everything():
-    largest = min(20_000, file_limit() - 1_500)
+    largest = min(20_000, most_clients())
     m1k = {"channels": 1_000, "subscribers": 1, "bytes": 100, "via": "redis", "under-way": 256}
     f1k = {"channels": 1, "subscribers": 1_000, "bytes": 256, "via": "http", "under-way": 16}
     return [

@@ -27,7 +27,7 @@ def run(command, **options):
         raise Failed(f"{command[0]}: {error}") from None
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        raise Failed(f"{os.path.basename(command[0])}: {lines[-1] if lines else 'failed'}")
+        raise Failed(f"{os.path.basename(command[0])}: {' '.join(lines[-1].split()) if lines else 'failed'}")
     return done.stdout
 
 

@@ -100,6 +100,10 @@ class Processes:
             time.sleep(0.02)
         return process
 
+    def beside(self):
+        """Returns the ids of the processes that share the generator's core."""
+        return [pid for process, counted in self.started if not counted for pid in descendants(process.pid)]
+
     def measured(self):
         """Returns the ids of the measured processes and their children."""
         return [pid for process, counted in self.started if counted for pid in descendants(process.pid)]
@@ -123,8 +127,8 @@ class World:
         redis = shutil.which("redis-server")
         if not redis:
             raise Failed("redis-server is not installed")
-        flags = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--maxclients", "12000"]
-        self.shared.start([redis, "--port", self.redis_port, *flags], [self.redis_port], core="load")
+        flags = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--maxclients", "12000", "--protected-mode", "no"]
+        self.shared.start([redis, "--port", self.redis_port, *flags], [self.redis_port], core="load", counted=False)
         return self
 
     def __exit__(self, *_):

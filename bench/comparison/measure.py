@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from .machine import Failed, pinned
 
@@ -22,6 +23,8 @@ def generator(world, processes, command, peer, options, nice=False):
     file.write_text(json.dumps({key: value for key, value in peer.items() if value is not None}))
     line = [str(world.binaries / "load"), command, "--peer", str(file)]
     line += ["--pids", ",".join(str(pid) for pid in processes.measured())]
+    if not nice:
+        line += ["--beside", ",".join(str(pid) for pid in world.shared.beside() + processes.beside())]
     for name, value in options.items():
         line += [f"--{name}"] if value is True else [f"--{name}", str(value)]
     return pinned(["nice", "-n", "19", *line] if nice else line, "load")
@@ -34,8 +37,14 @@ def finish(command, deadline=DEADLINE):
     except subprocess.TimeoutExpired:
         raise Failed("the measurement did not end in time") from None
     if done.returncode:
-        raise Failed(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else "the generator failed")
+        raise Failed(reason(done.stderr))
     return json.loads(done.stdout)
+
+
+def reason(errors):
+    """Returns what a generator that has failed says, without the body of an HTTP response."""
+    line = errors.strip().splitlines()[-1] if errors.strip() else "the generator failed"
+    return line.removeprefix("Error: ").strip('"').split("\\r\\n")[0]
 
 
 def measure(world, server, scenario, times, short=False):
@@ -76,7 +85,7 @@ def fairness(world, processes, peer, options, times):
         beside.kill()
         beside.wait()
     if beside.returncode:
-        raise Failed(f"beside: {errors.strip()}")
+        raise Failed(f"beside: {reason(errors)}")
     other = json.loads(output)
     return {
         **{f"quiet_{name}": quiet[name] for name in ("p50_us", "p99_us", "p999_us")},
@@ -89,12 +98,10 @@ def fairness(world, processes, peer, options, times):
 
 
 def wait_for_clients(pids, count, generator):
-    from pathlib import Path
-
     until = time.monotonic() + 60
     while sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids) < count:
         if generator.poll() is not None:
-            raise Failed(f"beside: {generator.stderr.read().strip()}")
+            raise Failed(f"beside: {reason(generator.stderr.read())}")
         if time.monotonic() > until:
             raise Failed("the clients of the huge channel did not connect in time")
         time.sleep(0.1)
@@ -114,6 +121,7 @@ def rounds(world, servers, scenarios, count, times, short, on_result):
                 begun = time.monotonic()
                 try:
                     if short and begun - started > SHORT_FORM:
+                        entry["skipped"] = True
                         raise Failed("the time of the short form was over")
                     entry["result"] = measure(world, server, scenario, times, short)
                 except Failed as failed:

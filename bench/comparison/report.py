@@ -4,7 +4,7 @@ import statistics
 
 from .scenarios import GROUPS
 
-# Above this share of its core, the generator may limit what is measured.
+# Above this share of their core, the generator, Redis and upstreams may limit what is measured.
 LIMITED = 0.95
 # A lead below this is noise.
 NOISE = 1.05
@@ -93,7 +93,7 @@ def table(group, results, servers, scenarios):
         lines.append(f"| {server.title} | " + " | ".join(texts) + " |")
     lines += [""] + [f"{number}. {note}" for number, note in enumerate(notes, 1)] if notes else []
     if any(cell.limited for column in columns for cell in measured[column.name].values()):
-        lines += ["", "ᵍ The load generator had no time left, so the server may be faster."]
+        lines += ["", "ᵍ The load generator, Redis and upstreams had no time left on their core, so the server may be faster."]
     return "\n".join(lines)
 
 
@@ -111,7 +111,7 @@ def shown(measured, column, server, winner, notes):
     if reason and (server.partial or column.group == "bounds"):
         return ""
     reason = reason or (cell.errors[-1] if cell else "it was not measured in this run")
-    note = f"{reason[0].upper()}{reason[1:]}."
+    note = f"{reason[0].upper()}{reason[1:].rstrip('.')}."
     if note not in notes:
         notes.append(note)
     return f"– ({notes.index(note) + 1})"
@@ -124,7 +124,7 @@ def best(measured, scenario):
         for name, cell in measured[scenario.name].items()
         if cell.value is not None and not is_bound(name)
     }
-    if not values or scenario.group == "bounds":
+    if not values or scenario.group in ("bounds", "fairness"):
         return None
     return (min if scenario.less else max)(values, key=values.get)
 

@@ -1,5 +1,6 @@
 //! What all calls of the server API share: keys, request bodies, queries, errors.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,8 +9,8 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use percent_encoding::percent_decode_str;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use url::form_urlencoded;
 
 use super::Answer;
@@ -103,7 +104,8 @@ pub async fn read_if_any<T: DeserializeOwned + Default>(
     if body.is_empty() { Ok(T::default()) } else { parse(&body) }
 }
 
-async fn collect(request: Request<Incoming>, limit: usize) -> Result<Bytes, Answer> {
+/// Reads the request body, which has at most `limit` bytes.
+pub async fn collect(request: Request<Incoming>, limit: usize) -> Result<Bytes, Answer> {
     Query::of(&request)?.finish(&[])?;
     let body = Limited::new(request.into_body(), limit).collect();
     match tokio::time::timeout(BODY_TIMEOUT, body).await {
@@ -198,14 +200,22 @@ pub fn bad_channel(message: &str) -> Answer {
 }
 
 fn parse<T: DeserializeOwned>(body: &Bytes) -> Result<T, Answer> {
+    parse_object(body).or_else(|wrong| parse_object(&quote_floats(body).ok_or(wrong)?))
+}
+
+/// Reads a JSON object, of which the result may borrow parts.
+pub fn parse_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Answer> {
     // serde would accept an array of the fields in their order.
     if body.trim_ascii_start().first() != Some(&b'{') {
         return Err(bad_request("the request body must be a JSON object"));
     }
-    serde_json::from_slice(body).or_else(|wrong| {
-        // Python's `json.dumps` writes NaN and infinities without quotes.
-        let text = str::from_utf8(body).ok().and_then(json_text);
-        let quoted = text.and_then(|text| serde_json::from_str(&text).ok());
-        quoted.ok_or_else(|| bad_request(&wrong.to_string()))
-    })
+    serde_json::from_slice(body).map_err(|wrong| bad_request(&wrong.to_string()))
+}
+
+/// Returns a body as JSON if it has NaN or infinities without quotes, as Python's `json.dumps` writes them.
+pub fn quote_floats(body: &[u8]) -> Option<Bytes> {
+    match json_text(str::from_utf8(body).ok()?)? {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(quoted) => Some(quoted.into()),
+    }
 }

@@ -51,8 +51,8 @@ pub(super) struct Connection {
     pub network: ClientNetwork,
     /// When it was accepted, or its latest request came.
     pub used: Cell<Instant>,
-    /// Whether it has sent a request before.
-    pub is_reused: Cell<bool>,
+    /// How many requests it has sent since others had their turn.
+    pub requests_in_a_row: Cell<u32>,
     /// Whether its latest request had a valid API key.
     pub has_key: Cell<bool>,
     /// Held while a call of the API is in progress.
@@ -79,7 +79,7 @@ impl Connection {
             address,
             network,
             used: Cell::new(Instant::now()),
-            is_reused: Cell::default(),
+            requests_in_a_row: Cell::default(),
             has_key: Cell::default(),
             call: RefCell::default(),
             ended: CancellationToken::new(),

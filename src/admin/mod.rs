@@ -64,6 +64,9 @@ pub const MAX_CONNECTIONS: usize = 512;
 /// with a valid key is not concerned, so that nobody locks it out.
 const FAILED_KEYS: Rate = Rate { count: 10, per: Duration::from_secs(1), burst: 100 };
 
+/// After so many requests of one connection, others get their turn.
+const REQUESTS_IN_A_ROW: u32 = 16;
+
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A condition of readiness, checked at each `/readyz`. The error is its text in the answer.
@@ -144,7 +147,9 @@ impl Admin {
     ) -> Answer {
         connection.used.set(Instant::now());
         connection.has_key.set(false);
-        if connection.is_reused.replace(true) {
+        let in_a_row = connection.requests_in_a_row.get() + 1;
+        connection.requests_in_a_row.set(in_a_row % REQUESTS_IN_A_ROW);
+        if in_a_row == REQUESTS_IN_A_ROW {
             // The library answers many requests of one connection in a row. This thread also delivers publications.
             tokio::task::yield_now().await;
         }

@@ -1,20 +1,20 @@
 //! `POST /v1/publish`: one publication, or several in order.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
 use super::code::Code;
 use super::connection::Caller;
 use super::{Admin, Answer, api};
 use crate::broker::{PublishError, PublishOnce, Published};
-use crate::protocol::{ChannelName, Position};
+use crate::protocol::{ChannelName, Epoch};
 use crate::telemetry::admin::Action;
 
 /// Publications of one call.
@@ -25,26 +25,76 @@ const ENVELOPE_BYTES: usize = 64 * 1024;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Publication {
-    channel: String,
+struct Publication<'a> {
+    #[serde(borrow)]
+    channel: Cow<'a, str>,
     /// Any JSON value, delivered as it is.
-    data: Box<RawValue>,
+    #[serde(borrow)]
+    data: &'a RawValue,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Body {
-    channel: Option<String>,
-    #[serde(default, deserialize_with = "present")]
-    data: Option<Box<RawValue>>,
-    publications: Option<Vec<Publication>>,
+struct Body<'a> {
+    #[serde(borrow)]
+    channel: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "present")]
+    data: Option<&'a RawValue>,
+    #[serde(borrow)]
+    publications: Option<Vec<Publication<'a>>>,
     /// A repeated call with the same key publishes nothing.
     idempotency_key: Option<String>,
 }
 
 /// Tells `null`, which is a value, from an absent field.
-fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::deserialize(value).map(Some)
+fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a RawValue>, D::Error> {
+    <&'a RawValue>::deserialize(value).map(Some)
+}
+
+/// What a call has published.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Outcome<'a> {
+    One {
+        published: usize,
+        #[serde(flatten)]
+        result: ChannelResult<'a>,
+    },
+    Several {
+        channels: Vec<ChannelResult<'a>>,
+        published: usize,
+    },
+}
+
+/// A channel and its publications.
+type Group = (ChannelName, Vec<Bytes>);
+
+/// The result for one channel.
+#[derive(Serialize)]
+struct ChannelResult<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
+    /// That of its last publication.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<Epoch>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+    #[serde(rename = "cancelled", skip_serializing_if = "std::ops::Not::not")]
+    refused: bool,
+}
+
+impl<'a> ChannelResult<'a> {
+    fn new(channel: &'a ChannelName, published: Published) -> Self {
+        Self {
+            channel: Some(channel.as_str()),
+            offset: published.position.map(|position| position.offset),
+            epoch: published.position.map(|position| position.epoch),
+            duplicate: published.duplicate,
+            refused: published.refused,
+        }
+    }
 }
 
 /// How long a repeated call is recognised by its key.
@@ -60,21 +110,15 @@ impl Admin {
         caller: &Caller<'_>,
     ) -> Result<Answer, Answer> {
         let limit = self.max_publication_bytes.saturating_mul(2).saturating_add(ENVELOPE_BYTES);
-        let mut body: Body = api::read(request, limit).await?;
-        let once = idempotency(body.idempotency_key.take())?;
-        let publications = publications(body)?
-            .into_iter()
-            .map(|publication| self.check(publication))
-            .collect::<Result<Vec<_>, _>>()?;
-        let count = publications.len();
-        let groups = groups(publications);
+        let body = api::collect(request, limit).await?;
+        let (groups, once, count) = self.read(&body)?;
         let outcomes = self.publisher.publish_each(&groups, once.as_ref()).await;
         let mut results = Vec::with_capacity(groups.len());
         let (mut published, mut failed) = (0, None);
         for ((channel, data), outcome) in groups.iter().zip(outcomes) {
             match outcome {
                 Ok(done) => {
-                    results.push(result(channel, done));
+                    results.push(ChannelResult::new(channel, done));
                     published += data.len();
                 }
                 Err(error) => failed = failed.or(Some(error)),
@@ -92,19 +136,44 @@ impl Admin {
             }
         }
         caller.audit(Action::Published, &format_args!("{count} to {} channels", results.len()));
-        let mut answer = serde_json::json!({ "published": count });
-        match &mut results[..] {
-            [single] if count == 1 => {
-                let fields =
-                    std::mem::take(single).into_iter().filter(|(name, _)| name != "channel");
-                answer.as_object_mut().expect("an object").extend(fields);
+        let outcome = match results.pop() {
+            Some(result) if count == 1 => {
+                Outcome::One { published: count, result: ChannelResult { channel: None, ..result } }
             }
-            _ => answer["channels"] = results.into(),
-        }
-        Ok(api::json(StatusCode::OK, &answer))
+            last => {
+                results.extend(last);
+                Outcome::Several { channels: results, published: count }
+            }
+        };
+        Ok(api::json(StatusCode::OK, &outcome))
     }
 
-    fn check(&self, publication: Publication) -> Result<(ChannelName, Bytes), Answer> {
+    /// Reads a call: what it publishes to each channel, and how many publications these are together.
+    fn read(&self, body: &Bytes) -> Result<(Vec<Group>, Option<PublishOnce>, usize), Answer> {
+        let quoted;
+        let (body, mut call) = match api::parse_object::<Body<'_>>(body) {
+            Ok(call) => (body, call),
+            Err(wrong) => {
+                quoted = api::quote_floats(body).ok_or(wrong)?;
+                (&quoted, api::parse_object(&quoted)?)
+            }
+        };
+        let once = idempotency(call.idempotency_key.take())?;
+        let publications = publications(call)?;
+        let count = publications.len();
+        let publications = publications
+            .into_iter()
+            .map(|publication| self.check(body, publication))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok((groups(publications), once, count))
+    }
+
+    /// Returns a publication of `body`, without a copy of its data.
+    fn check(
+        &self,
+        body: &Bytes,
+        publication: Publication<'_>,
+    ) -> Result<(ChannelName, Bytes), Answer> {
         let channel = ChannelName::new(&publication.channel)
             .map_err(|wrong| api::bad_channel(&wrong.to_string()))?;
         if self.config.load().reserved.contains(&channel) {
@@ -112,11 +181,11 @@ impl Admin {
                 "this channel is reserved for the gateway or another system",
             ));
         }
-        let data = String::from(Box::<str>::from(publication.data));
+        let data = publication.data.get().as_bytes();
         if data.len() > self.max_publication_bytes {
             return Err(self.too_large());
         }
-        Ok((channel, data.into()))
+        Ok((channel, body.slice_ref(data)))
     }
 
     fn too_large(&self) -> Answer {
@@ -125,9 +194,9 @@ impl Admin {
     }
 }
 
-fn publications(body: Body) -> Result<Vec<Publication>, Answer> {
+fn publications(call: Body<'_>) -> Result<Vec<Publication<'_>>, Answer> {
     let wrong = |message: &str| Err(api::bad_request(message));
-    match body {
+    match call {
         Body { channel: Some(channel), data: Some(data), publications: None, .. } => {
             Ok(vec![Publication { channel, data }])
         }
@@ -155,9 +224,12 @@ fn idempotency(key: Option<String>) -> Result<Option<PublishOnce>, Answer> {
 }
 
 /// Groups publications by channel, in the order of the first publication of each.
-fn groups(publications: Vec<(ChannelName, Bytes)>) -> Vec<(ChannelName, Vec<Bytes>)> {
-    let mut groups: Vec<(ChannelName, Vec<Bytes>)> = Vec::new();
-    let mut index: HashMap<ChannelName, usize> = HashMap::new();
+fn groups(publications: Vec<(ChannelName, Bytes)>) -> Vec<Group> {
+    let mut groups: Vec<Group> = Vec::with_capacity(publications.len());
+    if let [_] = publications[..] {
+        return publications.into_iter().map(|(channel, data)| (channel, vec![data])).collect();
+    }
+    let mut index: HashMap<ChannelName, usize> = HashMap::with_capacity(publications.len());
     for (channel, data) in publications {
         let at = *index.entry(channel.clone()).or_insert(groups.len());
         match groups.get_mut(at) {
@@ -166,21 +238,4 @@ fn groups(publications: Vec<(ChannelName, Bytes)>) -> Vec<(ChannelName, Vec<Byte
         }
     }
     groups
-}
-
-/// The result for one channel; `offset` is that of its last publication.
-fn result(channel: &ChannelName, published: Published) -> Map<String, Value> {
-    let mut result = Map::new();
-    result.insert("channel".to_owned(), channel.as_str().into());
-    if let Some(Position { epoch, offset }) = published.position {
-        result.insert("offset".to_owned(), offset.into());
-        result.insert("epoch".to_owned(), epoch.to_string().into());
-    }
-    if published.duplicate {
-        result.insert("duplicate".to_owned(), true.into());
-    }
-    if published.refused {
-        result.insert("cancelled".to_owned(), true.into());
-    }
-    result
 }

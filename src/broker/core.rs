@@ -39,7 +39,7 @@ const BATCH_BYTES: usize = 1 << 20;
 /// A publication in the intake, with its permit for the intake's bytes.
 struct QueuedPublication {
     publication: Publication,
-    _bytes: Arc<OwnedSemaphorePermit>,
+    _bytes: OwnedSemaphorePermit,
 }
 
 /// The queue in which publications enter this node, bounded by count and bytes. When it is full, a publisher
@@ -62,16 +62,19 @@ impl Intake {
         move || capacity.saturating_sub(bytes.available_permits())
     }
 
-    /// Waits for room for all of `data`.
-    pub(super) async fn reserve(&self, data: &[Bytes]) -> Result<IntakePermits<'_>, PublishError> {
-        let size = data.iter().map(|json| json.len()).sum();
+    /// Waits for room for `count` publications of `size` bytes together.
+    pub(super) async fn reserve(
+        &self,
+        count: usize,
+        size: usize,
+    ) -> Result<IntakePermits<'_>, PublishError> {
         let bytes = Arc::clone(&self.bytes)
             .acquire_many_owned(self.share(size))
             .await
             .map_err(|_| PublishError::EngineUnavailable)?;
-        let permits = self.queue.reserve_many(data.len()).await;
+        let permits = self.queue.reserve_many(count).await;
         let permits = permits.map_err(|_| PublishError::EngineUnavailable)?;
-        Ok(IntakePermits { permits, bytes: Arc::new(bytes) })
+        Ok(IntakePermits { permits, bytes })
     }
 
     /// Puts a publication into the queue without waiting.
@@ -79,7 +82,7 @@ impl Intake {
         let bytes = Arc::clone(&self.bytes)
             .try_acquire_many_owned(self.share(publication.delivery.frame.len()))
             .map_err(|_| IntakeFull)?;
-        let queued = QueuedPublication { publication, _bytes: Arc::new(bytes) };
+        let queued = QueuedPublication { publication, _bytes: bytes };
         self.queue.try_send(queued).map_err(|_| IntakeFull)
     }
 
@@ -91,15 +94,17 @@ impl Intake {
 /// Permits to put publications into the intake.
 pub(super) struct IntakePermits<'a> {
     permits: PermitIterator<'a, QueuedPublication>,
-    /// Released when the last of the publications has been delivered.
-    bytes: Arc<OwnedSemaphorePermit>,
+    /// Each publication takes its part of it.
+    bytes: OwnedSemaphorePermit,
 }
 
 impl IntakePermits<'_> {
     /// Puts a publication into the intake. Does nothing when all permits are used.
     pub fn send(&mut self, publication: Publication) {
-        if let Some(permit) = self.permits.next() {
-            permit.send(QueuedPublication { publication, _bytes: Arc::clone(&self.bytes) });
+        let Some(permit) = self.permits.next() else { return };
+        let size = publication.delivery.frame.len().min(self.bytes.num_permits());
+        if let Some(bytes) = self.bytes.split(size) {
+            permit.send(QueuedPublication { publication, _bytes: bytes });
         }
     }
 }
@@ -308,9 +313,7 @@ async fn distribute(mut queued: mpsc::Receiver<QueuedPublication>, catch_ups: Ca
                 catch_ups.tails.report_gap(&publication.channel);
             }
             if is_notice || catch_ups.observe(&publication) {
-                for listener in channels.borrow().listeners(&publication.channel) {
-                    batches[listener.thread].push(publication.clone());
-                }
+                hand_out(publication, &channels.borrow(), &mut batches);
             }
             if bytes >= BATCH_BYTES {
                 send_batches(threads, &mut batches).await;
@@ -321,6 +324,17 @@ async fn distribute(mut queued: mpsc::Receiver<QueuedPublication>, catch_ups: Ca
         let waiting = threads.iter().map(|thread| THREAD_QUEUE - thread.capacity()).max();
         telemetry::delivery::queues_measured(queued.len(), waiting.unwrap_or(0));
     }
+}
+
+/// Puts a publication into the batch of each thread that listens to its channel.
+fn hand_out(publication: Publication, channels: &Channels, batches: &mut [Vec<Publication>]) {
+    let listeners = channels.listeners(&publication.channel);
+    let Some((last, others)) = listeners.split_last() else { return };
+    for listener in others {
+        batches[listener.thread].push(publication.clone());
+    }
+    // With one thread, as mostly, nothing is shared.
+    batches[last.thread].push(publication);
 }
 
 /// Returns whether to deliver `publication` now. If it does not follow the previous one, a catch-up is started,
@@ -345,17 +359,17 @@ async fn send_batches(threads: &[mpsc::Sender<ToThread>], batches: &mut [Vec<Pub
 }
 
 /// Puts a payload of a Redis channel into the intake, or ignores it if the channel's name is not valid.
-pub(super) fn accept(intake: &Intake, channel: &[u8], payload: Bytes) -> Result<(), IntakeFull> {
+pub(super) fn accept(intake: &Intake, channel: &[u8], payload: &[u8]) -> Result<(), IntakeFull> {
     let Some(channel) =
         std::str::from_utf8(channel).ok().and_then(|name| ChannelName::new(name).ok())
     else {
         return Ok(());
     };
-    let delivery = match Position::split(&payload) {
+    let delivery = match Position::split(payload) {
         // The history continues under a new epoch. Sockets of the old one are closed; nothing is written.
         Some((position, [])) => Delivery { frame: Bytes::new(), position: Some(position) },
         Some((position, json)) => history::encode_received(&channel, json, Some(position)),
-        None => history::encode_received(&channel, &payload, None),
+        None => history::encode_received(&channel, payload, None),
     };
     intake.try_put(Publication { channel, delivery, received: Instant::now() })
 }

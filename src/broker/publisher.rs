@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::core::Intake;
+use super::core::{Intake, IntakePermits};
 use super::history::{
     History, MemoryHistory, PublicationGroup, PublishOnce, Published, RedisHistory, TerminalEvent,
 };
@@ -91,8 +91,7 @@ impl Publisher {
         let published = match &self.engine {
             Engine::Redis(redis) => redis.publish(channel, rule.as_ref(), data, once).await?,
             Engine::Memory(intake, memory) => {
-                let reserved = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(data)).await;
-                let mut permits = reserved.unwrap_or(Err(PublishError::EngineUnavailable))?;
+                let mut permits = reserve(intake, data.iter()).await?;
                 let received = std::time::Instant::now();
                 memory.publish(channel, rule.as_ref(), data, once, |delivery| {
                     permits.send(Publication { channel: channel.clone(), delivery, received });
@@ -131,6 +130,28 @@ impl Publisher {
                     outcomes.push(outcome.map_err(PublishError::from));
                 }
             }
+            Engine::Memory(intake, memory) if !groups.iter().any(is_too_large) => {
+                let all = groups.iter().flat_map(|(_, data)| data);
+                let mut permits = match reserve(intake, all).await {
+                    Ok(permits) => permits,
+                    Err(error) => return vec![Err(error); groups.len()],
+                };
+                let config = self.config.load();
+                let received = std::time::Instant::now();
+                for (channel, data) in groups {
+                    let rule = config.history_of(channel);
+                    let published =
+                        memory.publish(channel, rule.as_ref(), data, once, |delivery| {
+                            permits.send(Publication {
+                                channel: channel.clone(),
+                                delivery,
+                                received,
+                            });
+                        });
+                    record(published, data.len());
+                    outcomes.push(Ok(published));
+                }
+            }
             Engine::Redis(_) | Engine::Memory(..) => {
                 for (channel, data) in groups {
                     outcomes.push(self.publish_all(channel, data, once).await);
@@ -150,8 +171,7 @@ impl Publisher {
         match &self.engine {
             Engine::Redis(redis) => redis.publish(channel, None, data, None).await?,
             Engine::Memory(intake, memory) => {
-                let reserved = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(data)).await;
-                let mut permits = reserved.unwrap_or(Err(PublishError::EngineUnavailable))?;
+                let mut permits = reserve(intake, data.iter()).await?;
                 let received = std::time::Instant::now();
                 memory.publish(channel, None, data, None, |delivery| {
                     permits.send(Publication { channel: channel.clone(), delivery, received });
@@ -176,9 +196,7 @@ impl Publisher {
         let published = match &self.engine {
             Engine::Redis(redis) => redis.end_generation(channel, rule.as_ref(), terminal).await?,
             Engine::Memory(intake, memory) => {
-                let json = std::slice::from_ref(&terminal.json);
-                let reserved = tokio::time::timeout(PUBLISH_TIMEOUT, intake.reserve(json)).await;
-                let mut permits = reserved.unwrap_or(Err(PublishError::EngineUnavailable))?;
+                let mut permits = reserve(intake, std::iter::once(&terminal.json)).await?;
                 let received = std::time::Instant::now();
                 memory.end_generation(channel, rule.as_ref(), terminal, |delivery| {
                     permits.send(Publication { channel: channel.clone(), delivery, received });
@@ -190,6 +208,17 @@ impl Publisher {
         }
         Ok(published)
     }
+}
+
+/// Waits for room for all of `data`.
+async fn reserve<'a>(
+    intake: &'a Intake,
+    data: impl Iterator<Item = &Bytes> + Clone,
+) -> Result<IntakePermits<'a>, PublishError> {
+    let size = data.clone().map(Bytes::len).sum();
+    let reserving = intake.reserve(data.count(), size);
+    let reserved = tokio::time::timeout(PUBLISH_TIMEOUT, reserving).await;
+    reserved.unwrap_or(Err(PublishError::EngineUnavailable))
 }
 
 /// Counts what `count` publications of one call did not need or were not let.

@@ -1,12 +1,14 @@
 //! Tests of the broker's parts, combined as the gateway combines them, on memory and on a real Redis.
 
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::{AsyncReadExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, DuplexStream, ReadBuf};
 use tokio::task::LocalSet;
 
 use super::*;
@@ -172,6 +174,62 @@ async fn memory_delivers_in_order() {
     local(async { publications_reach_their_channel_in_order(Node::memory()).await }).await;
 }
 
+/// Sends a publication to the channel of this number as soon as the one before it is delivered, so that one is always
+/// waiting.
+struct Engine {
+    to_thread: tokio::sync::mpsc::Sender<thread::ToThread>,
+    next: usize,
+    delivered: Arc<AtomicUsize>,
+}
+
+impl Engine {
+    fn send(&self) {
+        let publication = Publication {
+            channel: ChannelName::new(&format!("chat_{}", self.next)).unwrap(),
+            delivery: Delivery { frame: crate::socket::frame::text("hi"), position: None },
+            received: std::time::Instant::now(),
+        };
+        let batch = thread::ToThread::Batch(vec![publication]);
+        assert!(self.to_thread.try_send(batch).is_ok());
+    }
+}
+
+impl Wake for Engine {
+    fn wake(self: Arc<Self>) {
+        self.delivered.fetch_add(1, Ordering::Relaxed);
+        self.send();
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn sessions_get_their_turn_while_the_engine_sends_without_a_pause() {
+    const CHANNELS: usize = 2000;
+    local(async {
+        let (core, handles) = Core::new(1, MAX);
+        let to_thread = core.threads[0].clone();
+        let node = Node::on_memory(core, handles);
+        let delivered = Arc::<AtomicUsize>::default();
+        let engine =
+            |next| Engine { to_thread: to_thread.clone(), next, delivered: Arc::clone(&delivered) };
+        let mut members = Vec::new();
+        for number in 0..CHANNELS {
+            let mut member = node.join(&format!("chat_{number}")).await;
+            let waker = Waker::from(Arc::new(engine(number + 1)));
+            let (mut cx, mut byte) = (Context::from_waker(&waker), [0]);
+            let mut buffer = ReadBuf::new(&mut byte);
+            assert!(Pin::new(&mut member.peer).poll_read(&mut cx, &mut buffer).is_pending());
+            members.push(member);
+        }
+        engine(0).send();
+        while delivered.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert!(delivered.load(Ordering::Relaxed) < CHANNELS, "this task had no turn before");
+        until(|| delivered.load(Ordering::Relaxed) == CHANNELS).await;
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn redis_delivers_in_order() {
     let server = RedisServer::start();
@@ -220,7 +278,7 @@ async fn after_an_outage_old_sockets_are_closed_and_new_ones_receive_everything(
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert_eq!(new_member.next().await, "after");
-        assert!(node.live.load(std::sync::atomic::Ordering::Acquire));
+        assert!(node.live.load(Ordering::Acquire));
     })
     .await;
 }

@@ -22,10 +22,11 @@ use crate::telemetry;
 /// How long a new socket waits for the engine to confirm its channel.
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Other tasks of the thread run after this many sockets were visited or bytes were written. The kernel is asked for new
-/// input each time, which takes about as long as one write.
+/// Other tasks of the thread run after this many sockets were visited, bytes were written or messages of the engine thread
+/// were taken. The kernel is asked for new input each time, which takes about as long as one write.
 const SOCKETS_PER_POLL: usize = 512;
 const BYTES_PER_POLL: usize = 1 << 20;
+const MESSAGES_PER_POLL: usize = 512;
 
 /// A message from the engine thread to a worker thread. Messages arrive in the order in which they were sent.
 pub(super) enum ToThread {
@@ -149,13 +150,23 @@ impl Broker {
     async fn run(self: Rc<Self>, mut from_core: mpsc::Receiver<ToThread>) {
         let mut gap: Option<Vec<ChannelName>> = None;
         let mut delivered = Delivered::default();
+        let mut since_yield = Work::default();
         loop {
             if self.hub.is_idle() {
                 delivered.report();
                 if let Some(channels) = gap.take() {
                     self.close_confirmed(&channels);
                 }
-                let Some(message) = from_core.recv().await else { return };
+                // The hub may be idle after each of any number of messages; other tasks run only where this one waits.
+                let message = match from_core.try_recv() {
+                    Ok(message) => message,
+                    Err(_) => {
+                        since_yield = Work::default();
+                        let Some(message) = from_core.recv().await else { return };
+                        message
+                    }
+                };
+                since_yield.messages += 1;
                 gap = self.accept(message);
             }
             // What came after a gap must not reach the sockets that it closes, and what came before it must.
@@ -163,14 +174,15 @@ impl Broker {
                 && self.hub.has_room()
                 && let Ok(message) = from_core.try_recv()
             {
+                since_yield.messages += 1;
                 gap = self.accept(message);
             }
             let turn = self.hub.take_turn();
             delivered.add(turn);
-            if turn.repeats
-                || delivered.sockets >= SOCKETS_PER_POLL
-                || delivered.bytes >= BYTES_PER_POLL
-            {
+            since_yield.sockets += turn.sockets;
+            since_yield.bytes += turn.bytes;
+            if turn.repeats || since_yield.is_much() {
+                since_yield = Work::default();
                 delivered.report();
                 tokio::task::yield_now().await;
             }
@@ -261,11 +273,26 @@ impl Broker {
     }
 }
 
+/// What was done since other tasks of the thread could run.
+#[derive(Default)]
+struct Work {
+    messages: usize,
+    sockets: usize,
+    bytes: usize,
+}
+
+impl Work {
+    fn is_much(&self) -> bool {
+        self.sockets >= SOCKETS_PER_POLL
+            || self.bytes >= BYTES_PER_POLL
+            || self.messages >= MESSAGES_PER_POLL
+    }
+}
+
 /// What was delivered since the last report.
 #[derive(Default)]
 struct Delivered {
     sockets: usize,
-    bytes: usize,
     deliveries: u64,
     drops: u64,
     latency: Option<Duration>,
@@ -274,7 +301,6 @@ struct Delivered {
 impl Delivered {
     fn add(&mut self, turn: Turn) {
         self.sockets += turn.sockets;
-        self.bytes += turn.bytes;
         self.deliveries += turn.deliveries;
         self.drops += turn.drops;
         self.latency = self.latency.max(turn.latency);

@@ -75,7 +75,7 @@ impl Supervised for Node {
             if payload.len() > max_bytes {
                 return command_received(CommandOutcome::TooLarge);
             }
-            if queue.try_send(Message { is_command, payload }).is_err() {
+            if queue.try_send(Message { is_command, payload: payload.to_vec() }).is_err() {
                 command_received(CommandOutcome::Dropped);
             }
         })

@@ -77,6 +77,27 @@ impl<'a> Event<'a> {
     }
 }
 
+impl Event<'_> {
+    /// Whether a publication certainly is no event with a name for which `is_wanted` returns true: found without parsing it,
+    /// for most of those that do not begin with their names. Members in front of the name cost little then.
+    pub fn is_certainly_not(json: &[u8], is_wanted: impl Fn(&[u8]) -> bool) -> bool {
+        const KEY: &[u8] = br#""event""#;
+        // With an escape, the text of a name may look different.
+        if json.contains(&b'\\') {
+            return false;
+        }
+        let mut found = json.windows(KEY.len()).enumerate().filter(|(_, part)| *part == KEY);
+        let Some((at, _)) = found.next() else { return true };
+        if found.next().is_some() {
+            return false;
+        }
+        let rest = after_space(&json[at + KEY.len()..]);
+        let Some(value) = rest.strip_prefix(b":") else { return true };
+        let Some(name) = after_space(value).strip_prefix(b"\"") else { return true };
+        name.iter().position(|byte| *byte == b'"').is_some_and(|end| !is_wanted(&name[..end]))
+    }
+}
+
 fn after_space(bytes: &[u8]) -> &[u8] {
     bytes.trim_ascii_start()
 }

@@ -18,11 +18,13 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::crypto::aws_lc_rs;
 use rustls::{ClientConfig, RootCertStore};
 
+mod buffered;
 mod connections;
 mod content;
 mod tcp;
 mod upgraded;
 
+pub use buffered::BufferedStream;
 use connections::Connector;
 pub use content::{BodyError, DecodedBody};
 pub use hyper_util::client::legacy::Error as RequestError;

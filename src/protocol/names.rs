@@ -40,7 +40,9 @@ impl ChannelName {
             Err(InvalidChannel::Empty)
         } else if name.len() > Self::MAX_BYTES {
             Err(InvalidChannel::TooLong)
-        } else if name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+        } else if !name.bytes().all(|byte| byte.is_ascii_graphic())
+            && name.chars().any(|c| c.is_control() || c.is_whitespace())
+        {
             Err(InvalidChannel::BadCharacter)
         } else {
             Ok(Self(name.into()))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use redis::Value;
 use redis::aio::MultiplexedConnection;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::health::{DEMOTED, Health, Server};
@@ -19,6 +20,28 @@ const CHECK_DEADLINE: Duration = Duration::from_secs(2);
 pub struct MonitoredLink {
     pub(super) connection: MultiplexedConnection,
     pub(super) server: Arc<Server>,
+    /// Set if the library does not drive the connection by itself.
+    pub(super) _driver: Option<Driver>,
+}
+
+/// The task that drives a connection. It ends when the last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Driver {
+    _task: Arc<AbortOnDrop>,
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Driver {
+    pub fn spawn(driver: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self { _task: Arc::new(AbortOnDrop(tokio::spawn(driver))) }
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl MonitoredLink {

@@ -17,6 +17,7 @@ mod open;
 mod peer;
 mod probe;
 mod pubsub;
+mod push_stream;
 mod reason;
 mod supervisor;
 #[cfg(test)]

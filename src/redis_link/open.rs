@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use redis::io::tcp::{TcpSettings, socket2::TcpKeepalive};
-use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ProtocolVersion};
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
+use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ProtocolVersion, RedisResult};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 
 use super::health::{Health, Server};
-use super::link::{MonitoredLink, is_primary};
+use super::link::{Driver, MonitoredLink, is_primary};
 use super::{ConnectionError, peer};
 use crate::config::{CertificateCheck, RedisUrl};
 
@@ -19,11 +23,7 @@ pub(super) const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
 /// Prepares connections to `url`, with TCP_NODELAY and keepalive; it does not open one. `rediss://` trusts the
 /// system's root certificates, unless the URL names others. The error does not contain any part of the URL.
 pub fn client(url: &RedisUrl) -> Result<Client, String> {
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_secs(15))
-        .with_interval(Duration::from_secs(5))
-        .with_retries(3);
-    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive);
+    let tcp = TcpSettings::default().set_nodelay(true).set_keepalive(keepalive());
     // Only RESP3 connections report their own end. Without the library's name, no permission for CLIENT is needed.
     let info = url.info().clone();
     let redis = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
@@ -47,6 +47,13 @@ pub fn client(url: &RedisUrl) -> Result<Client, String> {
     Client::open(info.set_addr(addr)).map_err(to_text)
 }
 
+fn keepalive() -> TcpKeepalive {
+    TcpKeepalive::new()
+        .with_time(Duration::from_secs(15))
+        .with_interval(Duration::from_secs(5))
+        .with_retries(3)
+}
+
 /// Why a server is not used that is not the primary.
 const REPLICA: &str = "READONLY the server is a replica; the URL must lead to the primary";
 
@@ -58,18 +65,58 @@ pub(super) async fn connect(
     config: AsyncConnectionConfig,
     health: &Health,
 ) -> Result<MonitoredLink, ConnectionError> {
+    let config = config.set_connection_timeout(Some(CONNECT_DEADLINE));
+    let opening = async {
+        let connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        Ok((connection, None))
+    };
+    check(client, health, opening).await
+}
+
+/// Opens a connection like [`connect`], over the stream that `wrap` makes of a TCP connection to the address of `client`.
+/// `None` if that is no TCP address in the clear.
+pub(super) async fn connect_wrapped<S>(
+    client: &Client,
+    config: AsyncConnectionConfig,
+    health: &Health,
+    wrap: impl FnOnce(TcpStream) -> S,
+) -> Option<Result<MonitoredLink, ConnectionError>>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let info = client.get_connection_info();
+    let ConnectionAddr::Tcp(host, port) = info.addr() else { return None };
+    let opening = async {
+        let tcp = TcpStream::connect((host.as_str(), *port)).await?;
+        tcp.set_nodelay(true)?;
+        SockRef::from(&tcp).set_tcp_keepalive(&keepalive())?;
+        let settings = info.redis_settings();
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(settings, wrap(tcp), config).await?;
+        Ok((connection, Some(Driver::spawn(driver))))
+    };
+    Some(check(client, health, opening).await)
+}
+
+/// Waits for a new connection, and checks that it leads to a primary.
+async fn check(
+    client: &Client,
+    health: &Health,
+    opening: impl Future<Output = RedisResult<(MultiplexedConnection, Option<Driver>)>>,
+) -> Result<MonitoredLink, ConnectionError> {
     let server = Server::of(client);
     // Before the check of the role, so that a demotion in between is not missed.
     server.add(health);
-    let config = config.set_connection_timeout(Some(CONNECT_DEADLINE));
     let attempt = async {
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
+        let (mut connection, driver) = opening.await?;
         let is_primary = is_primary(&mut connection).await?;
-        Ok((connection, is_primary))
+        Ok((connection, driver, is_primary))
     };
     let error = match tokio::time::timeout(CONNECT_DEADLINE, attempt).await {
-        Ok(Ok((connection, true))) => return Ok(MonitoredLink { connection, server }),
-        Ok(Ok((_, false))) => {
+        Ok(Ok((connection, driver, true))) => {
+            return Ok(MonitoredLink { connection, server, _driver: driver });
+        }
+        Ok(Ok((_, _, false))) => {
             server.suspect_all();
             return Err(REPLICA.into());
         }

@@ -1,11 +1,13 @@
 //! A pub/sub connection. It uses RESP3, so that subscriptions, publications and PINGs share one connection.
 
 use std::borrow::Borrow;
+use std::sync::Arc;
 
 use redis::{AsyncConnectionConfig, Client, PushInfo, PushKind, Value};
 use redis::{FromRedisValue, ScriptInvocation};
 
 use super::open::{self, COMMAND_DEADLINE};
+use super::push_stream::PushStream;
 use super::{CLOSED, ConnectionError, Health, MonitoredLink, RedisFailure};
 use crate::protocol::ChannelName;
 
@@ -76,20 +78,30 @@ impl PubSub {
     pub async fn connect(
         client: &Client,
         health: &Health,
-        on_message: impl Fn(Vec<u8>, Vec<u8>) + Send + Sync + 'static,
+        on_message: impl Fn(&[u8], &[u8]) + Send + Sync + 'static,
     ) -> Result<Self, ConnectionError> {
-        let on_end = health.clone();
+        let on_message = Arc::new(on_message);
+        let (on_end, on_push) = (health.clone(), Arc::clone(&on_message));
         let config = AsyncConnectionConfig::new()
             .set_response_timeout(Some(COMMAND_DEADLINE))
             .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
                 if push.kind == PushKind::Disconnection {
                     on_end.give_up(CLOSED);
-                } else if let Some((channel, payload)) = message(push) {
-                    on_message(channel, payload);
+                } else if let Some((channel, payload)) = message(&push) {
+                    on_push(channel, payload);
                 }
                 Ok(())
             });
-        let link = open::connect(client, config, health).await?;
+        let wrap = move |stream| {
+            PushStream::new(stream, move |channel: &[u8], payload: &[u8]| {
+                on_message(channel, payload);
+            })
+        };
+        // Over TLS or a Unix socket, which the library opens itself, the messages come as its values.
+        let link = match open::connect_wrapped(client, config.clone(), health, wrap).await {
+            Some(opened) => opened?,
+            None => open::connect(client, config, health).await?,
+        };
         Ok(Self { link, health: health.clone() })
     }
 
@@ -123,13 +135,11 @@ pub(super) fn classify(error: redis::RedisError) -> RedisFailure {
 }
 
 /// The channel and the payload of a push; `None` if it is not a message.
-fn message(push: PushInfo) -> Option<(Vec<u8>, Vec<u8>)> {
-    if push.kind != PushKind::Message {
-        return None;
-    }
-    let mut data = push.data.into_iter();
-    match (data.next(), data.next()) {
-        (Some(Value::BulkString(channel)), Some(Value::BulkString(payload))) => {
+fn message(push: &PushInfo) -> Option<(&[u8], &[u8])> {
+    match &push.data[..] {
+        [Value::BulkString(channel), Value::BulkString(payload), ..]
+            if push.kind == PushKind::Message =>
+        {
             Some((channel, payload))
         }
         _ => None,

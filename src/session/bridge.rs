@@ -1,13 +1,18 @@
 //! One upstream socket for one client socket. Messages are relayed whole both ways, and close codes are passed on.
 //! A slow side makes the other wait, so nothing overflows here.
+//!
+//! A client's message is written to the upstream by the task that read it, and the upstream's by the task of the bridge.
+//! Only a message whose user has to be asked for first waits in a queue.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
+use bytes::Bytes;
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
 
 use super::{Client, Session};
 use crate::config::Protocol;
@@ -19,23 +24,31 @@ use crate::telemetry;
 use crate::telemetry::messages::{LimitName, TooBigFrom};
 use crate::telemetry::spans::SpanStatus;
 use crate::telemetry::upstreams::RequestOutcome;
-use crate::upstream::{
-    FromUpstream, PassedUpstream, SocketMessage, SocketRequest, UpstreamReceiver, UpstreamSender,
-    UpstreamSocket,
-};
+use crate::upstream::{FromUpstream, PassedUpstream, SocketEnd, SocketRequest, UpstreamSocket};
 
 /// While this much waits for the upstream, the client's socket is not read.
 const QUEUE_BYTES: usize = 256 * 1024;
 const QUEUE_LENGTH: usize = 64;
 
-/// How long the upstream may take to answer the close frame.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How many reads of the upstream one poll makes before other tasks of the thread run.
+const READS_PER_POLL: usize = 8;
 
-/// Messages from the client to the upstream.
-#[derive(Default)]
+/// The most memory that a thread keeps for the frames of one read.
+const KEPT_FRAMES: usize = 128 * 1024;
+
+thread_local! {
+    /// The frames for a client that one read of its upstream has completed.
+    static FRAMES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The upstream's socket, and messages from the client to it.
 pub(super) struct Bridge {
-    queue: RefCell<VecDeque<SocketMessage>>,
-    bytes: Cell<usize>,
+    upstream: UpstreamSocket,
+    /// Messages that wait for the limit that all nodes share.
+    queue: RefCell<VecDeque<(Opcode, Bytes)>>,
+    queued_bytes: Cell<usize>,
+    /// Whether a message was taken from `queue` and is being checked.
+    is_checking: Cell<bool>,
     /// While the queue is full, the client's socket is not read.
     pause: RefCell<Option<ReadPause>>,
     /// The close code and the reason for the upstream, once it is to be closed.
@@ -44,6 +57,18 @@ pub(super) struct Bridge {
 }
 
 impl Bridge {
+    fn new(upstream: UpstreamSocket) -> Self {
+        Self {
+            upstream,
+            queue: RefCell::default(),
+            queued_bytes: Cell::default(),
+            is_checking: Cell::default(),
+            pause: RefCell::default(),
+            closing: RefCell::default(),
+            changed: Notify::new(),
+        }
+    }
+
     /// The client's connection has ended; the upstream's is closed with the corresponding code and `text`.
     pub fn client_ended(&self, end: Option<ConnectionEnd>, text: &str) {
         let code = match end {
@@ -60,41 +85,63 @@ impl Bridge {
 
     /// Closes the upstream's socket with this code and reason once everything queued is sent.
     pub fn finish(&self, code: u16, text: &str) {
+        if !self.has_waiting() {
+            self.upstream.close(code, text);
+            return self.upstream.flush();
+        }
         *self.closing.borrow_mut() = Some((code, text.into()));
         self.changed.notify_one();
     }
 
-    /// How many bytes of the client's messages wait.
+    /// How many bytes of messages wait, or are not complete.
     pub fn queued_bytes(&self) -> usize {
-        self.bytes.get()
+        self.queued_bytes.get() + self.upstream.held_bytes()
     }
 
-    fn push(&self, message: SocketMessage, socket: &Rc<Socket>) {
-        self.bytes.set(self.bytes.get() + size(&message));
-        self.queue.borrow_mut().push_back(message);
-        if self.is_full() {
-            self.pause.borrow_mut().get_or_insert_with(|| socket.pause_reading());
+    /// Writes what was sent, as far as the upstream takes it.
+    pub fn flush(&self, socket: &Rc<Socket>) {
+        if self.upstream.waiting_bytes() > 0 {
+            self.upstream.flush();
+            self.limit_reading(socket);
         }
+    }
+
+    /// Whether the next message has to wait behind others.
+    fn has_waiting(&self) -> bool {
+        self.is_checking.get() || !self.queue.borrow().is_empty()
+    }
+
+    fn enqueue(&self, opcode: Opcode, payload: &[u8]) {
+        self.queued_bytes.set(self.queued_bytes.get() + payload.len());
+        self.queue.borrow_mut().push_back((opcode, Bytes::copy_from_slice(payload)));
         self.changed.notify_one();
     }
 
-    fn pop(&self) -> Option<SocketMessage> {
-        let message = self.queue.borrow_mut().pop_front()?;
-        self.bytes.set(self.bytes.get() - size(&message));
-        if !self.is_full() {
-            self.pause.take();
+    fn pop(&self) -> Option<(Opcode, Bytes)> {
+        let message = self.queue.borrow_mut().pop_front();
+        self.is_checking.set(message.is_some());
+        if let Some((_, payload)) = &message {
+            self.queued_bytes.set(self.queued_bytes.get() - payload.len());
         }
-        Some(message)
+        message
     }
 
-    fn is_full(&self) -> bool {
-        self.bytes.get() >= QUEUE_BYTES || self.queue.borrow().len() >= QUEUE_LENGTH
+    /// Stops reading the client while much waits, and reads it again once that is sent.
+    fn limit_reading(&self, socket: &Rc<Socket>) {
+        let bytes = self.queued_bytes.get() + self.upstream.waiting_bytes();
+        let is_full = bytes >= QUEUE_BYTES || self.queue.borrow().len() >= QUEUE_LENGTH;
+        let mut pause = self.pause.borrow_mut();
+        match is_full {
+            true => drop(pause.get_or_insert_with(|| socket.pause_reading())),
+            false => *pause = None,
+        }
     }
-}
 
-fn size(message: &SocketMessage) -> usize {
-    match message {
-        SocketMessage::Text(bytes) | SocketMessage::Binary(bytes) => bytes.len(),
+    /// Completes when the upstream takes more.
+    async fn drained(&self) {
+        while self.upstream.waiting_bytes() >= QUEUE_BYTES && !self.upstream.is_closing() {
+            self.changed.notified().await;
+        }
     }
 }
 
@@ -155,30 +202,68 @@ impl Session {
         self.bridge_to(upstreams.relay_messages(name, upstream, route.max_message_bytes));
     }
 
-    fn bridge_to(self: &Rc<Self>, opened: UpstreamSocket) {
-        let bridge = Rc::new(Bridge::default());
+    fn bridge_to(self: &Rc<Self>, upstream: UpstreamSocket) {
+        let bridge = Rc::new(Bridge::new(upstream));
         *self.work().bridge.borrow_mut() = Some(Rc::clone(&bridge));
-        let receiving = self.spawn(Rc::clone(self).receive_all(opened.receiver));
-        self.spawn(Rc::clone(self).run_bridge(bridge, opened.sender, receiving));
+        self.spawn(Rc::clone(self).run_bridge(bridge));
     }
 
-    pub(super) fn send_to_bridge(&self, message: SocketMessage) {
+    /// Sends a message to the upstream, or queues it until the limit that all nodes share has let it pass. What is sent is
+    /// written when the client has been read, by [`Session::flush_bridge`].
+    pub(super) fn send_to_bridge(&self, opcode: Opcode, payload: &[u8]) {
+        let Some(bridge) = self.bridge() else { return };
+        if bridge.has_waiting() || self.has_user_limit() {
+            bridge.enqueue(opcode, payload);
+        } else {
+            self.send_upstream(&bridge, opcode, payload);
+        }
+        bridge.limit_reading(&self.socket);
+    }
+
+    fn send_upstream(&self, bridge: &Bridge, opcode: Opcode, payload: &[u8]) {
+        bridge.upstream.push(opcode, payload);
+        self.route_metrics.messages.queued(self.log_fields(), None);
+    }
+
+    /// Writes the messages to the upstream that one read of the client has completed.
+    pub(super) fn flush_bridge(&self) {
         if let Some(bridge) = self.bridge() {
-            bridge.push(message, &self.socket);
+            bridge.flush(&self.socket);
         }
     }
 
-    async fn run_bridge(
-        self: Rc<Self>,
-        bridge: Rc<Bridge>,
-        sender: UpstreamSender,
-        mut receiving: JoinHandle<()>,
-    ) {
-        self.send_all(&bridge, sender).await;
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, &mut receiving).await;
-        receiving.abort();
-        if let Some(reason) = self.socket.fault() {
-            self.socket.close(reason);
+    /// Whether the messages of this client count against a limit of its user, which all nodes share.
+    pub(super) fn has_user_limit(&self) -> bool {
+        self.client.user_id().is_some()
+            && self.client.route.borrow().limits.messages_per_user.is_some()
+    }
+
+    /// Relays until either side has ended.
+    async fn run_bridge(self: Rc<Self>, bridge: Rc<Bridge>) {
+        let end = {
+            let mut sending = pin!(self.send_checked(&bridge));
+            let mut is_sending = true;
+            poll_fn(|cx| {
+                is_sending = is_sending && sending.as_mut().poll(cx).is_pending();
+                self.poll_bridge(&bridge, cx)
+            })
+            .await
+        };
+        bridge.pause.take();
+        // The upstream's socket ends here, even while the client still takes what came before.
+        self.work().bridge.take();
+        drop(bridge);
+        self.socket.drained().await;
+        match (self.socket.fault(), end) {
+            (Some(fault), _) => self.socket.close(fault),
+            (None, SocketEnd::Closed(Some((code, reason)))) => {
+                self.socket.close_as(code, &reason);
+            }
+            (None, SocketEnd::Closed(None) | SocketEnd::Stalled) => {
+                self.socket.close(CloseReason::InternalError);
+            }
+            // The client has ended before.
+            (None, SocketEnd::Unanswered) => {}
         }
     }
 
@@ -205,56 +290,79 @@ impl Session {
         })
     }
 
-    /// Sends messages from the client to the upstream until either has ended.
-    async fn send_all(&self, bridge: &Bridge, mut sender: UpstreamSender) {
+    /// Sends the messages that were queued, once the limit has let them pass, and the close frame behind them.
+    async fn send_checked(&self, bridge: &Bridge) {
         loop {
-            while let Some(message) = bridge.pop() {
+            while let Some((opcode, payload)) = bridge.pop() {
+                bridge.drained().await;
                 match self.check_user_limits().await {
-                    Ok(()) => {}
-                    Err(OverLimit::Answered) => continue,
+                    Ok(()) => {
+                        self.send_upstream(bridge, opcode, &payload);
+                        bridge.flush(&self.socket);
+                    }
+                    Err(OverLimit::Answered) => {}
                     Err(OverLimit::Closed(reason, text)) => {
-                        return sender.close(reason.code(), text).await;
+                        return bridge.upstream.close(reason.code(), text);
                     }
                 }
-                if sender.send(message).await.is_err() {
-                    self.socket.close(CloseReason::InternalError);
-                    return;
-                }
-                self.route_metrics.messages.queued(self.log_fields(), None);
+                bridge.limit_reading(&self.socket);
             }
             let closing = bridge.closing.borrow().clone();
             if let Some((code, text)) = closing {
-                return sender.close(code, &text).await;
+                return bridge.upstream.close(code, &text);
             }
             bridge.changed.notified().await;
         }
     }
 
-    /// Sends messages from the upstream to the client until either has ended.
-    async fn receive_all(self: Rc<Self>, mut receiver: UpstreamReceiver) {
-        let socket = &self.socket;
-        while socket.is_open() {
-            match receiver.recv().await {
-                FromUpstream::Message(message) => {
-                    socket.send(match &message {
-                        SocketMessage::Text(text) => frame::encode(Opcode::Text, text),
-                        SocketMessage::Binary(bytes) => frame::encode(Opcode::Binary, bytes),
-                    });
-                    socket.drained().await;
+    /// Writes what waits for the upstream, and sends its messages to the client as fast as the client takes them.
+    fn poll_bridge(&self, bridge: &Bridge, cx: &mut Context<'_>) -> Poll<SocketEnd> {
+        let (upstream, socket) = (&bridge.upstream, &self.socket);
+        for _ in 0..READS_PER_POLL {
+            let was_full = bridge.pause.borrow().is_some();
+            if let Poll::Ready(end) = upstream.poll_output(cx) {
+                return Poll::Ready(end);
+            }
+            if was_full {
+                bridge.limit_reading(socket);
+                bridge.changed.notify_one();
+            }
+            if socket.is_open() {
+                ready!(socket.poll_drained(cx));
+            } else if !upstream.is_closing() {
+                // What the upstream sends has no receiver any more. It is closed when the client's connection has ended.
+                return Poll::Pending;
+            }
+            if !ready!(self.poll_from_upstream(upstream, cx)) {
+                return Poll::Ready(SocketEnd::Closed(None));
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// Makes one read of the upstream. `Ready(false)` if its connection has ended.
+    fn poll_from_upstream(&self, upstream: &UpstreamSocket, cx: &mut Context<'_>) -> Poll<bool> {
+        FRAMES.with_borrow_mut(|frames| {
+            frames.clear();
+            let read = upstream.poll_input(cx, &mut |event| match event {
+                FromUpstream::Text(text) => {
+                    frame::append(frames, Opcode::Text, text.as_bytes());
                 }
+                FromUpstream::Binary(bytes) => frame::append(frames, Opcode::Binary, bytes),
                 FromUpstream::TooBig => {
                     let max = self.client.route.borrow().max_message_bytes;
                     let (from, more) = (TooBigFrom::Upstream, max as u64 + 1);
                     telemetry::messages::message_too_big(self.log_fields(), from, more, max);
                 }
-                FromUpstream::Closed(closed) => {
-                    return match (socket.fault(), closed) {
-                        (Some(fault), _) => socket.close(fault),
-                        (None, Some((code, reason))) => socket.close_as(code, &reason),
-                        (None, None) => socket.close(CloseReason::InternalError),
-                    };
-                }
+            });
+            if self.socket.is_open() {
+                self.socket.send_frames(frames);
             }
-        }
+            if frames.capacity() > KEPT_FRAMES {
+                *frames = Vec::new();
+            }
+            read
+        })
     }
 }

@@ -131,12 +131,14 @@ impl Session {
     /// Drives the socket. `Ready` when the connection has ended.
     pub(super) fn poll(self: &Rc<Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut drive = || {
-            self.socket.poll_drive(cx, &mut |event| {
+            let driven = self.socket.poll_drive(cx, &mut |event| {
                 // After a panic the session's state is not known. Only its socket is closed.
                 if !self.has_panicked.get() {
                     self.on_event(event);
                 }
-            })
+            });
+            self.flush_bridge();
+            driven
         };
         // The second call sends the close frame. If that panics as well, the connection ends without one.
         let polled = self.contain(&mut drive).or_else(|| self.contain(drive));

@@ -4,7 +4,6 @@
 use std::rc::Rc;
 use std::time::Instant;
 
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::{Session, UpstreamMode};
@@ -17,22 +16,20 @@ use crate::protocol::{
 };
 use crate::replies::{CancelOutcome, CheckedMessage};
 use crate::socket::Event;
+use crate::socket::frame::Opcode;
 use crate::telemetry;
 use crate::telemetry::messages::{FrameKind, LocalLimit, TooBigFrom};
-use crate::upstream::SocketMessage;
 
 impl Session {
     pub(super) fn on_event(self: &Rc<Self>, event: Event<'_>) {
         match event {
             Event::Text(text) => match self.client.route.borrow().protocol {
                 Protocol::Json => self.on_json(text),
-                Protocol::Raw | Protocol::Pass => {
-                    self.on_raw(SocketMessage::Text(copy(text.as_bytes())));
-                }
+                Protocol::Raw | Protocol::Pass => self.on_raw(Opcode::Text, text.as_bytes()),
             },
             Event::Binary(bytes) => match self.client.route.borrow().binary {
                 Binary::Reject => self.socket.close(CloseReason::BinaryRefused),
-                Binary::Relay => self.on_raw(SocketMessage::Binary(copy(bytes))),
+                Binary::Relay => self.on_raw(Opcode::Binary, bytes),
             },
             Event::Ping => {
                 self.take_frame();
@@ -96,7 +93,7 @@ impl Session {
                     let (data, received_at) = (data.to_owned(), Instant::now());
                     self.enqueue(CheckedMessage { text: message, id, data, received_at });
                 } else {
-                    self.send_to_bridge(SocketMessage::Text(copy(text.as_bytes())));
+                    self.send_to_bridge(Opcode::Text, text.as_bytes());
                 }
             }
             Err(invalid) => self.refuse(&ErrorEvent::new(invalid.code(), invalid.text())),
@@ -104,17 +101,17 @@ impl Session {
     }
 
     /// A frame of a route with `protocol = "raw"`, where nothing can be answered.
-    fn on_raw(&self, message: SocketMessage) {
-        let (kind, bytes) = match &message {
-            SocketMessage::Text(text) => (FrameKind::Text, text.len()),
-            SocketMessage::Binary(bytes) => (FrameKind::Binary, bytes.len()),
+    fn on_raw(&self, opcode: Opcode, payload: &[u8]) {
+        let kind = match opcode {
+            Opcode::Text => FrameKind::Text,
+            _ => FrameKind::Binary,
         };
-        telemetry::messages::frame_received(self.log_fields(), kind, bytes, None);
+        telemetry::messages::frame_received(self.log_fields(), kind, payload.len(), None);
         if self.client.upstream == UpstreamMode::None {
             return self.count_refusal();
         }
         match self.take_message() {
-            Verdict::Allowed => self.send_to_bridge(message),
+            Verdict::Allowed => self.send_to_bridge(opcode, payload),
             Verdict::Refused { .. } => self.close_over_limit(LocalLimit::MessagesPerConnection),
         }
     }
@@ -226,9 +223,4 @@ impl Session {
         };
         self.refuse(&event.task_id(task_id));
     }
-}
-
-/// A payload that outlives the read buffer.
-fn copy(payload: &[u8]) -> Bytes {
-    Bytes::copy_from_slice(payload)
 }

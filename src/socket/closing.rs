@@ -238,7 +238,7 @@ impl Socket {
     fn enter_phase(&self, phase: Phase, timeout: Duration) {
         self.phase.set(phase);
         self.ending().deadline.set(Some(Instant::now() + timeout));
-        self.outbox.borrow_mut().wake_waiting();
+        self.wake_drained();
     }
 
     /// Answers the peer's close frame with the same code (RFC 6455 section 5.5.1).
@@ -266,7 +266,7 @@ impl Socket {
         if self.end().is_none() {
             self.set_end(ConnectionEnd::Lost);
         }
-        self.outbox.borrow_mut().wake_waiting();
+        self.wake_drained();
     }
 
     /// While lingering: shuts our half down once the outbox is written.

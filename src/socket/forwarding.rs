@@ -104,19 +104,10 @@ impl Socket {
         if bytes.is_empty() || self.is_broken.get() {
             return;
         }
-        let mut written = 0;
-        if !self.is_backlogged() {
-            match self.write_now(bytes) {
-                Ok(taken) => written = taken,
-                Err(()) => return,
-            }
+        self.send_frames(bytes);
+        if !self.is_broken.get() {
+            self.set_place(place);
         }
-        if written < bytes.len() {
-            self.outbox.borrow_mut().push_page(Bytes::copy_from_slice(&bytes[written..]));
-            // A partial write has not registered the driving task for writability.
-            self.flush();
-        }
-        self.set_place(place);
     }
 
     fn set_place(&self, place: Place) {

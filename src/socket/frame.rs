@@ -1,9 +1,15 @@
-//! Frames that the server writes: unmasked, never fragmented, with minimal lengths (RFC 6455 section 5.2).
+//! Frames that the gateway writes: never fragmented, with minimal lengths, and masked only towards upstreams (RFC 6455
+//! section 5.2).
 
 use bytes::Bytes;
+use fastwebsockets::unmask;
 
 use super::frame_scanner::fresh_mask;
+use super::head::MAX_HEAD;
 use crate::protocol::CloseReason;
+
+/// The bit of a head's second byte that says that a mask follows.
+const MASK_BIT: u8 = 0x80;
 
 /// The type of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,19 +60,49 @@ pub fn encode(opcode: Opcode, payload: &[u8]) -> Bytes {
 /// Encodes a whole frame whose payload is given in parts.
 pub fn encode_parts(opcode: Opcode, parts: &[&[u8]]) -> Bytes {
     let len = parts.iter().map(|part| part.len()).sum::<usize>();
-    let mut frame = Vec::with_capacity(len + 10);
-    frame.push(0x80 | opcode.bits());
-    if len < 126 {
-        frame.push(len as u8);
-    } else if let Ok(len) = u16::try_from(len) {
-        frame.push(126);
-        frame.extend_from_slice(&len.to_be_bytes());
-    } else {
-        frame.push(127);
-        frame.extend_from_slice(&(len as u64).to_be_bytes());
-    }
+    // Without room to spare, the bytes need no further allocation before they are shared.
+    let mut frame = Vec::with_capacity(head_length(len) + len);
+    push_head(&mut frame, opcode, len, 0);
     parts.iter().for_each(|part| frame.extend_from_slice(part));
     Bytes::from(frame)
+}
+
+/// Appends a whole frame to `frames`.
+pub fn append(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    push_head(frames, opcode, payload.len(), 0);
+    frames.extend_from_slice(payload);
+}
+
+/// Appends a whole frame of a client, which is masked.
+pub fn append_masked(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    frames.reserve(payload.len() + MAX_HEAD);
+    push_head(frames, opcode, payload.len(), MASK_BIT);
+    let mask = fresh_mask();
+    frames.extend_from_slice(&mask);
+    let start = frames.len();
+    frames.extend_from_slice(payload);
+    unmask(&mut frames[start..], mask);
+}
+
+fn head_length(len: usize) -> usize {
+    match len {
+        0..126 => 2,
+        126..=0xffff => 4,
+        _ => 10,
+    }
+}
+
+fn push_head(frames: &mut Vec<u8>, opcode: Opcode, len: usize, mask_bit: u8) {
+    frames.push(0x80 | opcode.bits());
+    if len < 126 {
+        frames.push(mask_bit | len as u8);
+    } else if let Ok(len) = u16::try_from(len) {
+        frames.push(mask_bit | 126);
+        frames.extend_from_slice(&len.to_be_bytes());
+    } else {
+        frames.push(mask_bit | 127);
+        frames.extend_from_slice(&(len as u64).to_be_bytes());
+    }
 }
 
 /// The payload of a frame that [`encode`] returned.
@@ -97,11 +133,8 @@ pub fn close(code: u16, reason: &str) -> Bytes {
 
 /// Encodes a close frame of a client, which is masked.
 pub fn masked_close(code: u16, reason: &str) -> Bytes {
-    let frame = close(code, reason);
-    let mask = fresh_mask();
-    let mut masked = vec![frame[0], frame[1] | 0x80];
-    masked.extend_from_slice(&mask);
-    masked.extend(payload(&frame).iter().zip(mask.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    let mut masked = Vec::new();
+    append_masked(&mut masked, Opcode::Close, payload(&close(code, reason)));
     masked.into()
 }
 

@@ -1,4 +1,4 @@
-//! The heads of frames (RFC 6455 section 5.2): those of clients are collected byte by byte, checked as soon as each byte is there.
+//! The heads of frames (RFC 6455 section 5.2), collected byte by byte, and checked as soon as each byte is there.
 
 use super::frame::Opcode;
 use crate::protocol::CloseReason;
@@ -22,6 +22,8 @@ pub(super) struct Head {
 pub(super) struct HeadReader {
     head: [u8; MAX_HEAD],
     len: u8,
+    /// Whether the frames come from a server. It must not mask them; one that does is understood all the same.
+    is_from_server: bool,
 }
 
 impl HeadReader {
@@ -30,16 +32,22 @@ impl HeadReader {
         self.len == 0
     }
 
+    pub fn of_server() -> Self {
+        Self { is_from_server: true, ..Self::default() }
+    }
+
     /// Takes bytes from the front of `input` until a head is whole. Returns how many bytes were taken, and
     /// the head once it is whole; then the next call begins the next head.
     pub fn read(&mut self, input: &[u8]) -> Result<(usize, Option<Head>), CloseReason> {
         let mut taken = 0;
         loop {
             let have = usize::from(self.len);
-            let need = head_size(&self.head[..have], true)?;
+            let has_mask_bit = have > 1 && self.head[1] & 0x80 != 0;
+            let is_masked = !self.is_from_server || has_mask_bit;
+            let need = head_size(&self.head[..have], is_masked)?;
             if have >= need {
                 self.len = 0;
-                return Ok((taken, Some(parse(&self.head[..need], true)?)));
+                return Ok((taken, Some(parse(&self.head[..need], is_masked)?)));
             }
             let more = (need - have).min(input.len() - taken);
             if more == 0 {

@@ -5,6 +5,7 @@
 //! for writability; so the task is the fallback and no writer waits. The socket knows nothing of channels,
 //! users or JSON.
 
+mod backlog;
 mod closing;
 mod decoder;
 mod delivery;
@@ -258,19 +259,6 @@ impl Socket {
             Poll::Pending => Ok(()),
             Poll::Ready(Err(_)) => Err(()),
         }
-    }
-
-    /// Completes when the outbox is empty or the connection is ending.
-    pub async fn drained(&self) {
-        std::future::poll_fn(|cx| {
-            let mut outbox = self.outbox.borrow_mut();
-            if !self.is_open() || outbox.is_empty() {
-                return Poll::Ready(());
-            }
-            outbox.wake_when_empty(cx.waker());
-            Poll::Pending
-        })
-        .await;
     }
 
     /// How many bytes wait to be written.

@@ -39,8 +39,9 @@ struct Queue {
     /// Whether a part of `first` is written already, so that it can no longer be dropped.
     is_first_partly_written: bool,
     held: Option<Held>,
-    /// Wakes the task that waits until nothing is left to be written.
-    drain_waker: Option<Waker>,
+    /// Wake the tasks that wait until nothing is left to be written: one that sends a history and one that relays the
+    /// messages of an upstream may wait at the same time.
+    drain_wakers: Vec<Waker>,
 }
 
 /// Publications that are held back.
@@ -277,20 +278,23 @@ impl Outbox {
 
     /// Wakes the task of `waker` when nothing is left to be written, or earlier.
     pub fn wake_when_empty(&mut self, waker: &Waker) {
-        self.queue().drain_waker = Some(waker.clone());
+        let wakers = &mut self.queue().drain_wakers;
+        if !wakers.iter().any(|other| other.will_wake(waker)) {
+            wakers.push(waker.clone());
+        }
     }
 
-    /// Wakes the task that waits for this outbox, and frees what an empty one does not need.
+    /// Wakes the tasks that wait for this outbox, and frees what an empty one does not need.
     pub fn wake_waiting(&mut self) {
-        if let Some(waker) = self.queue.as_mut().and_then(|queue| queue.drain_waker.take()) {
-            waker.wake();
+        if let Some(queue) = &mut self.queue {
+            std::mem::take(&mut queue.drain_wakers).into_iter().for_each(Waker::wake);
         }
         self.free_unused();
     }
 
     fn free_unused(&mut self) {
         self.queue.take_if(|queue| {
-            queue.first.is_none() && queue.held.is_none() && queue.drain_waker.is_none()
+            queue.first.is_none() && queue.held.is_none() && queue.drain_wakers.is_empty()
         });
     }
 }

@@ -211,3 +211,36 @@ async fn a_paused_socket_is_not_read() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn frames_that_are_not_taken_at_once_stay_whole_and_all_who_wait_for_them_go_on() {
+    local(async {
+        let (socket, mut peer) = pair(8);
+        let sent: Vec<String> = (0..20).map(|number| number.to_string()).collect();
+        let mut bytes = Vec::new();
+        for text in &sent {
+            frame::append(&mut bytes, Opcode::Text, text.as_bytes());
+        }
+        let driving = drive(&socket);
+        socket.send_frames(&bytes);
+        assert!(socket.queued_bytes() > 0);
+        let waiting = [Rc::clone(&socket), Rc::clone(&socket)]
+            .map(|socket| tokio::task::spawn_local(async move { socket.drained().await }));
+        let mut received = vec![0; bytes.len()];
+        peer.read_exact(&mut received).await.unwrap();
+        assert_eq!(received, bytes);
+        for waiting in waiting {
+            waiting.await.unwrap();
+        }
+        // What is written in part is not dropped for a close frame.
+        socket.send_frames(&bytes);
+        socket.close(CloseReason::TooSlow);
+        peer.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+        let received = read_all(&mut peer).await;
+        assert_eq!(texts(&received), sent);
+        assert_eq!(received.last().map(|(first, _)| *first), Some(0x88));
+        drop(peer);
+        driving.await.unwrap();
+    })
+    .await;
+}

@@ -70,8 +70,8 @@ pub use response_reader::{ReadResponse, ResponseReader};
 pub use shared::SharedUpstreams;
 use shared::{Transport, Upstream};
 pub use websocket::{
-    ClientHandshake, FromUpstream, PassRefusal, PassedUpstream, SocketMessage, UpstreamReceiver,
-    UpstreamSender, UpstreamSocket, is_of_handshake,
+    ClientHandshake, FromUpstream, PassRefusal, PassedUpstream, SocketEnd, UpstreamSocket,
+    is_of_handshake,
 };
 
 /// The upstreams as one worker thread uses them: connection pools are the thread's own, limits and circuit

@@ -41,7 +41,7 @@ impl Upstreams {
             return match timeout_at(deadline, opening).await {
                 Ok(Ok(stream)) => {
                     let in_flight = pending.accept(RequestOutcome::Taken);
-                    Ok(websocket::start(stream, request.max_message_bytes, timeout, in_flight))
+                    Ok(UpstreamSocket::new(stream, request.max_message_bytes, timeout, in_flight))
                 }
                 // Nothing was sent, so that another replica can be asked.
                 Ok(Err((error @ RelayError::Unreachable, reason)))
@@ -85,7 +85,7 @@ impl Upstreams {
         max_message_bytes: usize,
     ) -> UpstreamSocket {
         let PassedUpstream { stream, in_flight, .. } = opened;
-        websocket::start(stream, max_message_bytes, self.relay_timeout(name), in_flight)
+        UpstreamSocket::new(stream, max_message_bytes, self.relay_timeout(name), in_flight)
     }
 
     /// Opens a socket of an upstream for a client whose own handshake is `handshake`.

@@ -80,7 +80,7 @@ class RawRedis(Server):
 
     def start(self, world, processes, job, size):
         port = free_port()
-        flags = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--maxclients", "12000"]
+        flags = ["--save", "", "--appendonly", "no", "--bind", "127.0.0.1", "--maxclients", "12000", "--protected-mode", "no"]
         processes.start([shutil.which("redis-server"), "--port", port, *flags], [port])
         address = f"127.0.0.1:{port}"
         return {

@@ -81,8 +81,8 @@ class Tidegate(Server):
     name = "tidegate"
     title = "Tidegate"
     carries = (
-        "everything: a history of 1,000 publications and resume, limits, presence off, metrics; messages are "
-        "deduplicated, their replies monitored and ended once"
+        "all of its features, by default: a history of 1,000 publications and resume, limits, metrics; replies are "
+        "monitored and end once. Redis only where a job needs it (for tokens, and what goes through Redis)"
     )
 
     def version(self):

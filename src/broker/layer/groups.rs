@@ -80,10 +80,11 @@ impl Groups {
             let link = PubSub::connect(client, health, move |channel, payload| {
                 let size = payload.len();
                 let payload = if channel == alignment_channel.as_bytes() {
-                    let Ok(message) = serde_json::from_slice(&payload) else { return };
+                    let Ok(message) = serde_json::from_slice(payload) else { return };
                     Payload::Alignment(message)
                 } else {
-                    let Some(channel) = names.channel(&channel) else { return };
+                    let Some(channel) = names.channel(channel) else { return };
+                    let payload = payload.to_vec();
                     Payload::Message(Incoming { payload, score: None, channel: Some(channel) })
                 };
                 if !put(&sender, &bytes, payload, size) {

@@ -201,13 +201,13 @@ impl RedisSubscription {
         let overflow = health.clone();
         let canary = self.canary.clone();
         PubSub::connect(&self.client, health, move |channel, payload| {
-            if canary.as_ref().is_some_and(|canary| canary.accept(&channel, &payload)) {
+            if canary.as_ref().is_some_and(|canary| canary.accept(channel, payload)) {
                 return;
             }
             if payload.len() > max_bytes {
                 return telemetry::delivery::publication_too_large(payload.len());
             }
-            if accept(&intake, &channel, payload.into()).is_err() {
+            if accept(&intake, channel, payload).is_err() {
                 overflow.give_up("publications arrived faster than they were delivered");
             }
         })

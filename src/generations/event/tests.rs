@@ -44,3 +44,35 @@ fn a_leading_name_is_read_without_the_rest() {
         assert_eq!(Event::leading_name(json.as_bytes()), name.map(str::as_bytes), "{json}");
     }
 }
+
+#[test]
+fn what_is_certainly_not_an_event_is_none_when_it_is_parsed() {
+    let members = [
+        r#""event":"chunk""#,
+        r#""event":"complete""#,
+        r#""event" : "complete" "#,
+        r#""\u0065vent":"complete""#,
+        r#""event":"c\u006fmplete""#,
+        r#""event":1"#,
+        r#""event":{"event":"complete"}"#,
+        r#""chunk":"event""#,
+        r#""chunk":"complete""#,
+        r#""chunk":"\"event\":\"complete\"""#,
+        r#""chunk":["event","complete"]"#,
+        r#""task_id":"t""#,
+    ];
+    let is_complete = |name: &[u8]| name == b"complete";
+    let mut found = 0;
+    for first in members {
+        for second in members {
+            let json = format!("{{{first},{second}}}");
+            let is_certain = Event::is_certainly_not(json.as_bytes(), is_complete);
+            found += usize::from(is_certain);
+            let name = read(&json).map(|(name, ..)| name);
+            assert!(!is_certain || name.as_deref() != Some("complete"), "{json}");
+        }
+    }
+    assert!(found > members.len(), "most are found without parsing: {found}");
+    assert!(Event::is_certainly_not(br#"{"chunk":"a","event":"chunk"}"#, is_complete));
+    assert!(!Event::is_certainly_not(br#"{"chunk":"a","event":"complete"}"#, is_complete));
+}

@@ -130,11 +130,15 @@ impl Tracker {
         if inner.cancelled.covers(channel, json, position) {
             return Observed { disposition: Disposition::DropCancelled, end: None };
         }
-        if let Some(name) = leading_name
-            && inner.active_channels.load(Ordering::Relaxed) == 0
-            && !concerns_a_reply(&config, name)
-        {
-            return Observed::OTHER;
+        if inner.active_channels.load(Ordering::Relaxed) == 0 {
+            let concerns_a_reply = |name: &[u8]| concerns_a_reply(&config, name);
+            let is_other = match leading_name {
+                Some(name) => !concerns_a_reply(name),
+                None => Event::is_certainly_not(json, concerns_a_reply),
+            };
+            if is_other {
+                return Observed::OTHER;
+            }
         }
         let Some(event) = Event::read(json) else {
             inner.record_other(channel);

@@ -23,23 +23,23 @@ pub(super) fn let_end(mut upstream: UpstreamSide, frame: Option<Bytes>, shutdown
     let tracked = shutdown.track();
     tokio::task::spawn_local(async move {
         if let Some(frame) = frame {
-            upstream.push(&frame);
+            upstream.stream.push(&frame);
             upstream.is_told_to_close = true;
         }
-        let sending = poll_fn(|cx| upstream.poll_flush(cx));
+        let sending = poll_fn(|cx| upstream.stream.poll_flush(cx));
         // A stopping process waits for this, but for no upstream that takes its time.
         let is_sent = tokio::time::timeout(SEND_TIMEOUT, sending).await.is_ok();
         drop(tracked);
         let ending = async {
             if !is_sent {
-                poll_fn(|cx| upstream.poll_flush(cx)).await;
+                poll_fn(|cx| upstream.stream.poll_flush(cx)).await;
             }
             if !upstream.is_told_to_close {
-                poll_fn(|cx| upstream.poll_shutdown(cx)).await;
+                poll_fn(|cx| upstream.stream.poll_shutdown(cx)).await;
             }
             // What is not read would make the kernel reset the connection, and the upstream lose what was sent last.
             let mut discarded = [0; DISCARD_BYTES];
-            while poll_fn(|cx| upstream.poll_read(cx, &mut discarded)).await > 0 {}
+            while poll_fn(|cx| upstream.stream.poll_read(cx, &mut discarded)).await > 0 {}
         };
         // An upstream that takes longer is left.
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, ending).await;

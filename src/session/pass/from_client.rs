@@ -84,7 +84,7 @@ impl Relay {
     pub(super) fn send_upstream(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
         let is_closing = self.session.socket.awaits_close();
         if let Some(upstream) = self.upstream.as_mut().filter(|_| !is_closing) {
-            upstream.send(cx, bytes);
+            upstream.stream.send(cx, bytes);
         }
     }
 
@@ -98,7 +98,7 @@ impl Relay {
         let was_open = session.socket.is_open();
         session.socket.client_closed(parsed);
         if let Some(upstream) = &mut self.upstream {
-            upstream.send(cx, close);
+            upstream.stream.send(cx, close);
             upstream.is_told_to_close = true;
         }
         match was_open {
@@ -143,12 +143,6 @@ impl Relay {
 }
 
 impl Session {
-    /// Whether the messages of this client count against a limit of its user, which all nodes share.
-    fn has_user_limit(&self) -> bool {
-        self.client.user_id().is_some()
-            && self.client.route.borrow().limits.messages_per_user.is_some()
-    }
-
     /// Counts a frame of the client, and closes a client that sends too many.
     fn count_frame(&self, frame: &DataFrame) {
         if !(frame.is_first && frame.is_last) && frame.length < SMALL_FRAGMENT {

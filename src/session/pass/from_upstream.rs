@@ -99,7 +99,7 @@ impl Relay {
             && !upstream.is_told_to_close
             && self.from_client.place() != Place::InFrame
         {
-            upstream.push(&close);
+            upstream.stream.push(&close);
             upstream.is_told_to_close = true;
         }
         self.let_upstream_end();

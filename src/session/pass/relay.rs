@@ -154,7 +154,7 @@ impl Relay {
         }
         BUFFER.with_borrow_mut(|buffer| {
             let Some(upstream) = &mut self.upstream else { return Asked::NotYet };
-            match upstream.poll_read(cx, &mut buffer[MAX_KEPT..]) {
+            match upstream.stream.poll_read(cx, &mut buffer[MAX_KEPT..]) {
                 Poll::Pending => return Asked::InVain,
                 Poll::Ready(0) => self.upstream_lost(),
                 Poll::Ready(length) => {
@@ -171,8 +171,8 @@ impl Relay {
         let session = Rc::clone(&self.session);
         let socket = &session.socket;
         let waiting = self.upstream.as_mut().map_or(0, |upstream| {
-            let _ = upstream.poll_flush(cx);
-            upstream.waiting_bytes()
+            let _ = upstream.stream.poll_flush(cx);
+            upstream.stream.waiting_bytes()
         });
         session.set_waiting_bytes(waiting);
         let is_paused = waiting > 0 && socket.is_open();
@@ -254,13 +254,13 @@ impl Relay {
         let Some(upstream) = &mut self.upstream else { return false };
         let socket = &self.session.socket;
         if let Some(fault) = self.fault.as_ref().filter(|_| !upstream.is_told_to_close) {
-            upstream.send(cx, &frame::masked_close(fault.reason.code(), &fault.text));
+            upstream.stream.send(cx, &frame::masked_close(fault.reason.code(), &fault.text));
             upstream.is_told_to_close = true;
             self.await_answer();
         } else if self.fault.is_some() || !socket.is_open() {
             self.upstream_gave_up();
-        } else if upstream.waiting_bytes() > 0 {
-            let stalled = upstream.last_progress.elapsed();
+        } else if upstream.stream.waiting_bytes() > 0 {
+            let stalled = upstream.stream.stalled_for();
             if stalled < STALL_TIMEOUT {
                 let due = Instant::now() + (STALL_TIMEOUT - stalled);
                 self.timer = Some(Box::pin(tokio::time::sleep_until(due)));

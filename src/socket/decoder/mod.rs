@@ -1,4 +1,4 @@
-//! Frames that clients send, parsed strictly and as they arrive (RFC 6455 sections 5 and 7.4).
+//! Frames that a peer sends, parsed strictly and as they arrive (RFC 6455 sections 5 and 7.4).
 //!
 //! Checks come before buffering: a head is refused for its bits, its length encoding, its order or the size
 //! of its whole message before a byte of its payload is kept. Text is checked byte by byte. A message that
@@ -65,6 +65,7 @@ struct Partial {
 pub struct Decoder {
     max_message: usize,
     proceed: Proceed,
+    is_of_server: bool,
     /// What is kept of a frame or message that is not complete; and of one that was refused for its size.
     kept: Option<Box<Parser>>,
 }
@@ -84,9 +85,19 @@ struct Parser {
 }
 
 impl Decoder {
-    /// `max_message` bounds a whole message, all fragments together, in bytes.
+    /// The decoder of a client's frames. `max_message` bounds a whole message, all fragments together, in bytes.
     pub fn new(max_message: usize) -> Self {
-        Self { max_message, proceed: Proceed::Parse, kept: None }
+        Self { max_message, proceed: Proceed::Parse, is_of_server: false, kept: None }
+    }
+
+    /// The decoder of a server's frames.
+    pub fn of_server(max_message: usize) -> Self {
+        Self { is_of_server: true, ..Self::new(max_message) }
+    }
+
+    fn new_parser(&self) -> Parser {
+        let head = if self.is_of_server { HeadReader::of_server() } else { HeadReader::default() };
+        Parser::new(head, self.max_message, self.proceed)
     }
 
     /// Switches to what `proceed` says, and frees what is no longer needed then.
@@ -127,7 +138,7 @@ impl Decoder {
                 fed
             }
             None => {
-                let mut parser = Parser::new(self.max_message, self.proceed);
+                let mut parser = self.new_parser();
                 let fed = parser.feed(input, on_event);
                 self.proceed = parser.proceed;
                 self.kept = (!parser.is_unused()).then(|| Box::new(parser));
@@ -138,10 +149,10 @@ impl Decoder {
 }
 
 impl Parser {
-    fn new(max_message: usize, proceed: Proceed) -> Self {
+    fn new(head: HeadReader, max_message: usize, proceed: Proceed) -> Self {
         Self {
             max_message,
-            head: HeadReader::default(),
+            head,
             frame: None,
             message: None,
             control: Vec::new(),
@@ -190,7 +201,8 @@ impl Parser {
             }
             let (payload, rest) = input.split_at_mut(available);
             input = rest;
-            if self.proceed == Proceed::Parse || frame.opcode.is_control() {
+            let is_read = self.proceed == Proceed::Parse || frame.opcode.is_control();
+            if is_read && frame.mask != [0; 4] {
                 unmask(payload, frame.mask);
             }
             frame.mask.rotate_left(available % 4);

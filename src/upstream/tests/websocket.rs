@@ -1,6 +1,9 @@
 //! Sockets to an independent WebSocket server.
 
-use bytes::Bytes;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::{Poll, ready};
+
 use fastwebsockets::upgrade::upgrade;
 use fastwebsockets::{Frame, OpCode, Payload, WebSocket};
 use hyper::service::service_fn;
@@ -9,9 +12,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::LocalSet;
 
 use super::server::{Script, Server};
 use super::*;
+use crate::socket::frame::Opcode;
 
 type Peer = WebSocket<TokioIo<Upgraded>>;
 
@@ -75,15 +80,77 @@ async fn open(config: config::Upstream) -> Result<UpstreamSocket, RelayError> {
     upstreams(config).open_socket(UPSTREAM, &socket_request(&message())).await
 }
 
-/// Opens a socket and returns both ends.
-async fn pair() -> (UpstreamSocket, Peer) {
-    let mut sockets = serve().await;
-    let socket = open(sockets.config).await.expect("opened");
-    (socket, sockets.peers.recv().await.unwrap())
+/// What a session gets of an upstream's socket.
+#[derive(Debug, PartialEq, Eq)]
+enum Received {
+    Text(String),
+    Binary(Vec<u8>),
+    TooBig,
+    Ended(SocketEnd),
 }
 
-async fn next_event(socket: &mut UpstreamSocket) -> FromUpstream {
-    tokio::time::timeout(LONG, socket.receiver.recv()).await.expect("in time")
+/// A socket that a task drives, as a session does.
+struct Driven {
+    socket: Rc<UpstreamSocket>,
+    received: mpsc::UnboundedReceiver<Received>,
+}
+
+impl Driven {
+    fn new(socket: UpstreamSocket) -> Self {
+        let socket = Rc::new(socket);
+        let (to_test, received) = mpsc::unbounded_channel();
+        let driving = Rc::clone(&socket);
+        tokio::task::spawn_local(async move {
+            let mut on_event = |event: FromUpstream<'_>| {
+                let received = match event {
+                    FromUpstream::Text(text) => Received::Text(text.to_owned()),
+                    FromUpstream::Binary(bytes) => Received::Binary(bytes.to_vec()),
+                    FromUpstream::TooBig => Received::TooBig,
+                };
+                // The test may have ended.
+                let _ = to_test.send(received);
+            };
+            let end = poll_fn(|cx| {
+                loop {
+                    if let Poll::Ready(end) = driving.poll_output(cx) {
+                        return Poll::Ready(end);
+                    }
+                    if !ready!(driving.poll_input(cx, &mut on_event)) {
+                        return Poll::Ready(SocketEnd::Closed(None));
+                    }
+                }
+            });
+            let end = end.await;
+            // The test may have ended.
+            let _ = to_test.send(Received::Ended(end));
+        });
+        Self { socket, received }
+    }
+
+    fn send(&self, opcode: Opcode, payload: &[u8]) {
+        self.socket.push(opcode, payload);
+        self.socket.flush();
+    }
+
+    async fn next(&mut self) -> Received {
+        let received = tokio::time::timeout(LONG, self.received.recv()).await;
+        received.expect("in time").expect("it has not ended before")
+    }
+}
+
+async fn local(test: impl Future<Output = ()>) {
+    LocalSet::new().run_until(test).await;
+}
+
+/// Opens a socket and returns both ends.
+async fn pair() -> (Driven, Peer) {
+    let mut sockets = serve().await;
+    let socket = open(sockets.config).await.expect("opened");
+    (Driven::new(socket), sockets.peers.recv().await.unwrap())
+}
+
+fn closed(code: u16, reason: &str) -> Received {
+    Received::Ended(SocketEnd::Closed(Some((code, reason.into()))))
 }
 
 /// Returns the opcode and payload of the next frame at the server.
@@ -94,10 +161,6 @@ async fn frame(peer: &mut Peer) -> (OpCode, Vec<u8>) {
 
 fn piece(fin: bool, opcode: OpCode, payload: &[u8]) -> Frame<'_> {
     Frame::new(fin, opcode, None, Payload::Borrowed(payload))
-}
-
-fn text(text: &str) -> SocketMessage {
-    SocketMessage::Text(Bytes::copy_from_slice(text.as_bytes()))
 }
 
 #[tokio::test]
@@ -120,95 +183,139 @@ async fn the_handshake_carries_user_and_channel() {
 
 #[tokio::test]
 async fn whole_messages_pass_in_both_directions() {
-    let (mut socket, mut peer) = pair().await;
-    let large = "ü".repeat(MAX_MESSAGE / 2);
-    for sent in ["", "hi", &large] {
-        socket.sender.send(text(sent)).await.unwrap();
-        assert_eq!(frame(&mut peer).await, (OpCode::Text, sent.as_bytes().to_vec()));
-        peer.write_frame(piece(true, OpCode::Text, sent.as_bytes())).await.unwrap();
-        assert_eq!(next_event(&mut socket).await, FromUpstream::Message(text(sent)));
-    }
-    let binary = SocketMessage::Binary(Bytes::from_static(b"\x00\xff"));
-    socket.sender.send(binary.clone()).await.unwrap();
-    assert_eq!(frame(&mut peer).await, (OpCode::Binary, b"\x00\xff".to_vec()));
-    peer.write_frame(piece(true, OpCode::Binary, b"\x00\xff")).await.unwrap();
-    assert_eq!(next_event(&mut socket).await, FromUpstream::Message(binary));
+    local(async {
+        let (mut socket, mut peer) = pair().await;
+        let large = "ü".repeat(MAX_MESSAGE / 2);
+        for sent in ["", "hi", &large] {
+            socket.send(Opcode::Text, sent.as_bytes());
+            assert_eq!(frame(&mut peer).await, (OpCode::Text, sent.as_bytes().to_vec()));
+            peer.write_frame(piece(true, OpCode::Text, sent.as_bytes())).await.unwrap();
+            assert_eq!(socket.next().await, Received::Text(sent.to_owned()));
+        }
+        socket.send(Opcode::Binary, b"\x00\xff");
+        assert_eq!(frame(&mut peer).await, (OpCode::Binary, b"\x00\xff".to_vec()));
+        peer.write_frame(piece(true, OpCode::Binary, b"\x00\xff")).await.unwrap();
+        assert_eq!(socket.next().await, Received::Binary(b"\x00\xff".to_vec()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn messages_that_are_sent_together_leave_in_their_order() {
+    local(async {
+        let (socket, mut peer) = pair().await;
+        for number in 0..100 {
+            socket.socket.push(Opcode::Text, number.to_string().as_bytes());
+        }
+        socket.socket.flush();
+        for number in 0..100 {
+            assert_eq!(frame(&mut peer).await, (OpCode::Text, number.to_string().into_bytes()));
+        }
+        assert_eq!(socket.socket.waiting_bytes(), 0);
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn fragments_are_joined_and_pings_between_them_answered() {
-    let (mut socket, mut peer) = pair().await;
-    let bytes = "aüb".as_bytes();
-    peer.write_frame(piece(false, OpCode::Text, &bytes[..2])).await.unwrap();
-    peer.write_frame(piece(true, OpCode::Ping, b"beat")).await.unwrap();
-    peer.write_frame(piece(false, OpCode::Continuation, b"")).await.unwrap();
-    peer.write_frame(piece(true, OpCode::Continuation, &bytes[2..])).await.unwrap();
-    assert_eq!(frame(&mut peer).await, (OpCode::Pong, b"beat".to_vec()));
-    assert_eq!(next_event(&mut socket).await, FromUpstream::Message(text("aüb")));
+    local(async {
+        let (mut socket, mut peer) = pair().await;
+        let bytes = "aüb".as_bytes();
+        peer.write_frame(piece(false, OpCode::Text, &bytes[..2])).await.unwrap();
+        peer.write_frame(piece(true, OpCode::Ping, b"beat")).await.unwrap();
+        peer.write_frame(piece(false, OpCode::Continuation, b"")).await.unwrap();
+        peer.write_frame(piece(true, OpCode::Continuation, &bytes[2..])).await.unwrap();
+        assert_eq!(frame(&mut peer).await, (OpCode::Pong, b"beat".to_vec()));
+        assert_eq!(socket.next().await, Received::Text("aüb".to_owned()));
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_dropped_recv_loses_nothing() {
-    let (mut socket, mut peer) = pair().await;
-    for number in 0..50 {
-        let sent = format!("{number}").repeat(1000);
-        let writing = peer.write_frame(piece(true, OpCode::Text, sent.as_bytes()));
-        let mut early = None;
-        let reading = async {
-            for _ in 0..10 {
-                if let Ok(event) =
-                    tokio::time::timeout(Duration::ZERO, socket.receiver.recv()).await
-                {
-                    early = Some(event);
-                    break;
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        let (written, ()) = tokio::join!(writing, reading);
-        written.unwrap();
-        let event = match early {
-            Some(event) => event,
-            None => next_event(&mut socket).await,
-        };
-        assert_eq!(event, FromUpstream::Message(text(&sent)));
-    }
+async fn messages_of_many_sizes_arrive_once_and_in_order() {
+    local(async {
+        let (mut socket, mut peer) = pair().await;
+        for number in 0..50_usize {
+            let sent = format!("{number}").repeat(1 + number * 600);
+            peer.write_frame(piece(true, OpCode::Text, sent.as_bytes())).await.unwrap();
+            assert_eq!(socket.next().await, Received::Text(sent));
+        }
+    })
+    .await;
+}
+
+/// RFC 6455 forbids it, but no harm is done.
+#[tokio::test]
+async fn a_server_that_masks_its_frames_is_understood() {
+    local(async {
+        let (mut socket, mut peer) = pair().await;
+        let mut masked =
+            Frame::new(true, OpCode::Text, Some([1, 2, 3, 4]), Payload::Owned(b"hi".to_vec()));
+        masked.mask();
+        peer.write_frame(masked).await.unwrap();
+        assert_eq!(socket.next().await, Received::Text("hi".to_owned()));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn the_upstreams_close_is_reported_and_answered() {
-    for (sent, reported, answer) in [
-        (Some((4001, "who?")), Some((4001, "who?")), 4001),
-        (Some((1000, "")), Some((1000, "")), 1000),
-        (None, Some((1000, "")), 0),
-        (Some((1005, "")), None, 1002),
-        (Some((999, "")), None, 1002),
-    ] {
-        let (mut socket, mut peer) = pair().await;
-        let close = match sent {
-            Some((code, reason)) => Frame::close(code, reason.as_bytes()),
-            None => Frame::close_raw(Payload::Borrowed(b"")),
-        };
-        peer.write_frame(close).await.unwrap();
-        let reported = reported.map(|(code, reason): (u16, &str)| (code, reason.to_owned()));
-        let payload = if answer == 0 { Vec::new() } else { u16::to_be_bytes(answer).to_vec() };
-        assert_eq!(frame(&mut peer).await, (OpCode::Close, payload), "{sent:?}");
-        assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(reported), "{sent:?}");
-        assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(None));
-        assert_eq!(socket.sender.send(text("late")).await, Err(()));
-    }
+    local(async {
+        for (sent, reported, answer) in [
+            (Some((4001, "who?")), Some((4001, "who?")), 4001),
+            (Some((1000, "")), Some((1000, "")), 1000),
+            (None, Some((1000, "")), 0),
+            (Some((1005, "")), None, 1002),
+            (Some((999, "")), None, 1002),
+        ] {
+            let (mut socket, mut peer) = pair().await;
+            let close = match sent {
+                Some((code, reason)) => Frame::close(code, reason.as_bytes()),
+                None => Frame::close_raw(Payload::Borrowed(b"")),
+            };
+            peer.write_frame(close).await.unwrap();
+            let reported = reported.map(|(code, reason): (u16, &str)| (code, reason.into()));
+            let payload = if answer == 0 { Vec::new() } else { u16::to_be_bytes(answer).to_vec() };
+            assert_eq!(frame(&mut peer).await, (OpCode::Close, payload), "{sent:?}");
+            let end = Received::Ended(SocketEnd::Closed(reported));
+            assert_eq!(socket.next().await, end, "{sent:?}");
+            socket.send(Opcode::Text, b"late");
+            assert_eq!(socket.socket.waiting_bytes(), 0);
+        }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn our_close_is_sent_and_its_answer_reported() {
-    let (mut socket, mut peer) = pair().await;
-    let reason = "ü".repeat(100);
-    socket.sender.close(4002, &reason).await;
-    let (opcode, payload) = frame(&mut peer).await;
-    assert_eq!((opcode, &payload[..2]), (OpCode::Close, &4002u16.to_be_bytes()[..]));
-    assert_eq!(std::str::from_utf8(&payload[2..]).unwrap(), "ü".repeat(61));
-    peer.write_frame(Frame::close(4002, b"")).await.unwrap();
-    assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(Some((4002, String::new()))));
+    local(async {
+        let (mut socket, mut peer) = pair().await;
+        let reason = "ü".repeat(100);
+        socket.socket.close(4002, &reason);
+        let (opcode, payload) = frame(&mut peer).await;
+        assert_eq!((opcode, &payload[..2]), (OpCode::Close, &4002u16.to_be_bytes()[..]));
+        assert_eq!(std::str::from_utf8(&payload[2..]).unwrap(), "ü".repeat(61));
+        // What the upstream has sent before its answer still arrives, and is not answered.
+        peer.write_frame(piece(true, OpCode::Ping, b"beat")).await.unwrap();
+        peer.write_frame(piece(true, OpCode::Text, b"last")).await.unwrap();
+        peer.write_frame(Frame::close(4002, b"")).await.unwrap();
+        assert_eq!(socket.next().await, Received::Text("last".to_owned()));
+        assert_eq!(socket.next().await, closed(4002, ""));
+        drop(socket);
+        assert!(peer.read_frame().await.is_err(), "nothing follows the close frame");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_does_not_answer_our_close_is_left() {
+    local(async {
+        let (mut socket, mut peer) = pair().await;
+        socket.socket.close(1000, "");
+        assert_eq!(frame(&mut peer).await.0, OpCode::Close);
+        assert_eq!(socket.next().await, Received::Ended(SocketEnd::Unanswered));
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -235,41 +342,50 @@ async fn protocol_violations_end_the_socket() {
             1002,
         ),
     ];
-    for (name, frames, code) in cases {
-        let (mut socket, mut peer) = pair().await;
-        for frame in frames {
-            peer.write_frame(frame).await.unwrap();
+    local(async {
+        for (name, frames, code) in cases {
+            let (mut socket, mut peer) = pair().await;
+            for frame in frames {
+                peer.write_frame(frame).await.unwrap();
+            }
+            let close = (OpCode::Close, code.to_be_bytes().to_vec());
+            assert_eq!(frame(&mut peer).await, close, "{name}");
+            if code == 1009 {
+                assert_eq!(socket.next().await, Received::TooBig, "{name}");
+            }
+            assert_eq!(socket.next().await, Received::Ended(SocketEnd::Closed(None)), "{name}");
         }
-        assert_eq!(frame(&mut peer).await, (OpCode::Close, code.to_be_bytes().to_vec()), "{name}");
-        if code == 1009 {
-            assert_eq!(next_event(&mut socket).await, FromUpstream::TooBig, "{name}");
-        }
-        assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(None), "{name}");
-    }
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn a_broken_connection_is_reported() {
-    let (mut socket, peer) = pair().await;
-    drop(peer);
-    assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(None));
-    assert_eq!(socket.sender.send(text("hi")).await, Err(()));
+    local(async {
+        let (mut socket, peer) = pair().await;
+        drop(peer);
+        assert_eq!(socket.next().await, Received::Ended(SocketEnd::Closed(None)));
+    })
+    .await;
 }
 
 #[tokio::test]
 async fn an_upstream_that_does_not_read_times_out() {
-    let mut sockets = serve().await;
-    sockets.config.timeout = Duration::from_secs(2);
-    let mut socket = open(sockets.config).await.unwrap();
-    let _peer = sockets.peers.recv().await.unwrap();
-    let message = SocketMessage::Binary(Bytes::from(vec![0; 1024 * 1024]));
-    let sent = async { while socket.sender.send(message.clone()).await.is_ok() {} };
-    tokio::time::timeout(LONG, sent).await.expect("it times out");
-    assert_eq!(next_event(&mut socket).await, FromUpstream::Closed(None));
+    local(async {
+        let mut sockets = serve().await;
+        sockets.config.timeout = Duration::from_secs(2);
+        let mut socket = Driven::new(open(sockets.config).await.unwrap());
+        let _peer = sockets.peers.recv().await.unwrap();
+        for _ in 0..64 {
+            socket.send(Opcode::Binary, &[0; 1024 * 1024]);
+        }
+        assert_eq!(socket.next().await, Received::Ended(SocketEnd::Stalled));
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn dropped_halves_close_the_socket_and_release_their_permit() {
+async fn a_dropped_socket_is_closed_and_releases_its_permit() {
     let mut sockets = serve().await;
     sockets.config.max_in_flight = 1;
     let (upstreams, message) = (upstreams(sockets.config.clone()), message());
@@ -310,9 +426,11 @@ async fn serve_handshake(headers: &'static str) -> u16 {
 
 #[tokio::test]
 async fn a_close_code_that_was_registered_later_is_reported() {
-    let mut socket = open(socket_to(serve_handshake("").await)).await.unwrap();
-    let closed = FromUpstream::Closed(Some((1014, String::new())));
-    assert_eq!(next_event(&mut socket).await, closed);
+    local(async {
+        let socket = open(socket_to(serve_handshake("").await)).await.unwrap();
+        assert_eq!(Driven::new(socket).next().await, closed(1014, ""));
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -40,7 +40,7 @@ async fn measure(options: Options) -> Result<Value> {
     let first = Size { channels: 1, subscribers: 1, prefix: "warm-up".into(), first: 0 };
     drop(Audience::open(&peer, &first, Instant::now(), false).await?);
     tokio::time::sleep(settle).await;
-    let (before, stretch) = (group_memory(pids)?, Stretch::begin(pids)?);
+    let (before, stretch) = (group_memory(pids)?, Stretch::begin(&options.measured)?);
     let audience = Audience::open(&peer, &options.size, Instant::now(), false).await?;
     let opened = stretch.end()?;
     tokio::time::sleep(settle).await;

@@ -83,6 +83,9 @@ struct Measured {
     /// The ids of its processes.
     #[arg(long, value_delimiter = ',')]
     pids: Vec<u32>,
+    /// The ids of processes that share this one's core, such as Redis.
+    #[arg(long, value_delimiter = ',')]
+    beside: Vec<u32>,
 }
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;

@@ -59,14 +59,12 @@ async fn measure(options: Options) -> Result<Value> {
     let publishing =
         tokio::task::spawn_blocking(move || pacer.run(total).map_err(|error| error.to_string()));
     tokio::time::sleep(Duration::from_secs_f64(options.warm_up)).await;
-    let (stretch, first) = (Stretch::begin(&options.measured.pids)?, audience.arrived.get());
+    let (stretch, first) = (Stretch::begin(&options.measured)?, audience.arrived.get());
     drop(audience.take_latencies());
     let paced = publishing.await??;
     let (used, last) = (stretch.end()?, audience.arrived.get());
     let expected = paced.published.iter().sum::<u64>() * audience.subscribers as u64;
-    let complete = audience.reach(expected).await;
-    let drained = used.seconds + origin.elapsed().as_secs_f64() - paced.ended;
-    complete?;
+    audience.reach(expected).await?;
     audience.verify(&paced.published)?;
     drop(paced.streams);
     let latencies = audience.take_latencies();
@@ -79,7 +77,7 @@ async fn measure(options: Options) -> Result<Value> {
         "deliveries": deliveries,
         "server_cpu_seconds": used.server_cpu,
         "generator_share": used.generator_share,
-        "per_second": (latencies.len() as f64 / drained).round(),
+        "per_second": (deliveries / used.seconds).round(),
         "cpu_us": used.server_cpu / deliveries * 1e6,
         "p50_us": percentile(&latencies, 0.5),
         "p99_us": percentile(&latencies, 0.99),
@@ -109,8 +107,6 @@ struct Paced {
     published: Vec<u64>,
     /// How much later than intended each was written, in microseconds, sorted.
     late: Vec<f64>,
-    /// When the last was written, in seconds since the origin.
-    ended: f64,
     /// A connection that is closed with an unread answer would take its last request back.
     streams: Vec<TcpStream>,
 }
@@ -155,12 +151,7 @@ impl Pacer {
             late.push(intended.elapsed().as_nanos() as f64 / 1000.0);
         }
         late.sort_unstable_by(f64::total_cmp);
-        Ok(Paced {
-            published,
-            late,
-            ended: self.origin.elapsed().as_secs_f64(),
-            streams: self.streams,
-        })
+        Ok(Paced { published, late, streams: self.streams })
     }
 }
 

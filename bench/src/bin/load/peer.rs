@@ -170,10 +170,11 @@ impl RedisCall {
     }
 }
 
-/// The address that the client with this number connects from. One address has too few ports for many clients.
+/// The address that the client with this number connects from. One address has too few ports for many clients, also
+/// because those of an earlier generator are in use for another minute.
 pub fn source(number: usize) -> IpAddr {
     const CLIENTS_OF_AN_ADDRESS: usize = 5_000;
-    let last = 1 + (number / CLIENTS_OF_AN_ADDRESS) % 250;
+    let last = 2 + (std::process::id() as usize + number / CLIENTS_OF_AN_ADDRESS) % 250;
     IpAddr::V4(Ipv4Addr::new(127, 0, 0, last as u8))
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Instant;
 
-use super::Result;
+use super::{Measured, Result};
 
 /// Linux reports CPU time to user space in this unit on every architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -34,9 +34,10 @@ pub fn group_cpu_seconds(pids: &[u32]) -> Result<f64> {
     pids.iter().map(|pid| cpu_seconds(*pid)).sum()
 }
 
-/// A measured stretch of time: the CPU time of the server's processes and of this one.
+/// A measured stretch of time: the CPU time of the server's processes, and of this one and those on its core.
 pub struct Stretch {
     pids: Vec<u32>,
+    beside: Vec<u32>,
     started: Instant,
     server: f64,
     own: f64,
@@ -45,16 +46,19 @@ pub struct Stretch {
 pub struct Used {
     pub seconds: f64,
     pub server_cpu: f64,
-    /// The share of one core that the generator has used. Near 1, it limits the measurement.
+    /// The share of one core that the generator and the others on its core have used. Near 1, they limit the
+    /// measurement.
     pub generator_share: f64,
 }
 
 impl Stretch {
-    pub fn begin(pids: &[u32]) -> Result<Self> {
+    pub fn begin(measured: &Measured) -> Result<Self> {
+        let beside = [measured.beside.as_slice(), &[std::process::id()]].concat();
         Ok(Self {
-            pids: pids.to_vec(),
-            server: group_cpu_seconds(pids)?,
-            own: cpu_seconds(std::process::id())?,
+            pids: measured.pids.clone(),
+            server: group_cpu_seconds(&measured.pids)?,
+            own: group_cpu_seconds(&beside)?,
+            beside,
             started: Instant::now(),
         })
     }
@@ -64,7 +68,7 @@ impl Stretch {
         Ok(Used {
             seconds,
             server_cpu: group_cpu_seconds(&self.pids)? - self.server,
-            generator_share: (cpu_seconds(std::process::id())? - self.own) / seconds,
+            generator_share: (group_cpu_seconds(&self.beside)? - self.own) / seconds,
         })
     }
 }

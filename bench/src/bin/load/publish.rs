@@ -87,7 +87,7 @@ async fn measure(options: Options) -> Result<Value> {
         publishers.push(Publisher::connect(&peer, run.calls.clone()).await?);
     }
     run.publish(&mut publishers, options.warm_up).await?;
-    let (stretch, first) = (Stretch::begin(&options.measured.pids)?, run.audience.arrived.get());
+    let (stretch, first) = (Stretch::begin(&options.measured)?, run.audience.arrived.get());
     run.publish(&mut publishers, options.seconds).await?;
     let (used, last) = (stretch.end()?, run.audience.arrived.get());
     run.audience.reach(run.expected(run.made.get())).await?;

@@ -83,23 +83,31 @@ impl Publisher {
 
     /// Publishes to a channel, and returns when the server has taken it; Redis gives no answer.
     pub async fn publish_to(&mut self, channel: usize) -> Result<()> {
-        self.stream.write_all(&self.calls.channels[channel].1).await?;
         if self.calls.via == Via::Redis {
-            return Ok(());
+            return Ok(self.stream.write_all(&self.calls.channels[channel].1).await?);
         }
         self.answer.clear();
+        self.stream.write_all(&self.calls.channels[channel].1).await?;
         while !is_answered(&self.answer)? {
-            if self.stream.read_buf(&mut self.answer).await? == 0 {
-                return Err("the server ended the publishing connection".into());
+            match self.stream.read_buf(&mut self.answer).await {
+                Ok(1..) => {}
+                // Some servers give up an answer that has taken too long. Whether they have published nevertheless,
+                // the deliveries say, which are counted.
+                _ if self.answer.is_empty() => return self.reconnect().await,
+                _ => return Err("the server ended the publishing connection".into()),
             }
         }
         if header(&self.answer, "connection")
             .is_some_and(|value| value.eq_ignore_ascii_case("close"))
         {
-            self.stream = TcpStream::connect(self.address).await?;
-            self.stream.set_nodelay(true)?;
+            self.reconnect().await?;
         }
         Ok(())
+    }
+
+    async fn reconnect(&mut self) -> Result<()> {
+        self.stream = TcpStream::connect(self.address).await?;
+        Ok(self.stream.set_nodelay(true)?)
     }
 
     /// Writes commands that were made by the caller.

@@ -30,7 +30,7 @@ async fn measure(options: Options) -> Result<Value> {
     let peer = Peer::read(&options.measured.peer)?;
     let audience = Audience::open(&peer, &options.size, Instant::now(), false).await?;
     tokio::time::sleep(Duration::from_secs_f64(options.warm_up)).await;
-    let (stretch, first) = (Stretch::begin(&options.measured.pids)?, audience.arrived.get());
+    let (stretch, first) = (Stretch::begin(&options.measured)?, audience.arrived.get());
     tokio::time::sleep(Duration::from_secs_f64(options.seconds)).await;
     let (used, last) = (stretch.end()?, audience.arrived.get());
     let deliveries = (last - first) as f64;

@@ -52,6 +52,7 @@ impl Subscriber {
     async fn connect(peer: &Peer, number: usize, channel: &str, credential: &str) -> Result<Self> {
         let socket = TcpSocket::new_v4()?;
         let server = peer.servers[number % peer.servers.len()];
+        socket.set_reuseaddr(true)?;
         socket.bind(SocketAddr::new(source(number), 0))?;
         let mut stream = socket.connect(server).await?;
         stream.set_nodelay(true)?;

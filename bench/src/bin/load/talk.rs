@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -19,6 +19,8 @@ use super::{Measured, Result, upstream};
 /// Entries that the list's reader takes at once, and how long it pauses when there are fewer.
 const TAKEN_AT_ONCE: u64 = 1000;
 const LIST_PAUSE: Duration = Duration::from_millis(5);
+/// What has been answered must be in the list, or at the upstream, within this time.
+const ARRIVAL_DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
 pub struct Options {
@@ -67,14 +69,17 @@ async fn measure(options: Options) -> Result<Value> {
         })
         .collect();
     tokio::time::sleep(Duration::from_secs_f64(options.warm_up)).await;
-    let (stretch, first) = (Stretch::begin(&options.measured.pids)?, answered.get());
+    let (stretch, first) = (Stretch::begin(&options.measured)?, answered.get());
     tokio::time::sleep(Duration::from_secs_f64(options.seconds)).await;
     let (used, last) = (stretch.end()?, answered.get());
     if let Some(ended) = clients.iter().position(|client| client.is_finished()) {
         return Err(format!("the server ended client {ended}, or answered otherwise").into());
     }
     // An error would count as an answer, so as many messages must have arrived.
-    tokio::time::sleep(LIST_PAUSE * 20).await;
+    let until = Instant::now() + ARRIVAL_DEADLINE;
+    while !options.echo && taken.get() < last && Instant::now() < until {
+        tokio::time::sleep(LIST_PAUSE).await;
+    }
     if !options.echo && taken.get() < last {
         return Err(format!("{last} answers, but {} messages arrived", taken.get()).into());
     }

@@ -41,7 +41,7 @@ async fn measure(options: Options) -> Result<Value> {
     let clients = (audience.channels.len() * audience.subscribers) as u64;
     let calls = Calls::new(&peer, Via::Redis, &audience.channels, options.bytes, 1)?;
     let mut publisher = Publisher::connect(&peer, calls).await?;
-    let (stretch, started) = (Stretch::begin(pids)?, Instant::now());
+    let (stretch, started) = (Stretch::begin(&options.measured)?, Instant::now());
     let mut first = 0.0;
     for number in 1..=options.publications {
         if !options.listen_only {

@@ -1,0 +1,60 @@
+//! Counts the instructions of functions and of whole operations with Valgrind's callgrind, and compares them with the
+//! limits in `instructions/limits.toml`. Unlike times, counts do not depend on how busy the machine is.
+//!
+//! The program starts itself under Valgrind: once to call functions ([`functions`]), and once as a gateway
+//! ([`gateway`]), to which it connects as clients and for which it is the upstream. `instructions/run` builds and runs it.
+
+mod callgrind;
+mod functions;
+mod gateway;
+mod limits;
+#[path = "../../tests/allocations/operations.rs"]
+mod operations;
+#[path = "../../tests/allocations/peers.rs"]
+mod peers;
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use callgrind::Callgrind;
+use limits::{Limits, Measured};
+
+/// As in the gateway's binary.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+const USAGE: &str = "usage: instructions check | update LIMITS.toml FOLDER";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments[..] {
+        // Under Valgrind.
+        ["functions"] => {
+            functions::run();
+            Ok(())
+        }
+        ["gateway", upstream] => gateway::serve(upstream),
+        ["check", limits, folder] => {
+            measure(folder).and_then(|measured| Limits::read(Path::new(limits))?.check(&measured))
+        }
+        ["update", limits, folder] => {
+            measure(folder).and_then(|measured| Limits::update(Path::new(limits), &measured))
+        }
+        _ => Err(USAGE.to_owned()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Counts everything. Valgrind writes its files into `folder`.
+fn measure(folder: &str) -> Result<Measured, String> {
+    let callgrind = Callgrind::new(Path::new(folder))?;
+    let functions = functions::measure(&callgrind)?;
+    Ok(Measured { functions, operations: gateway::measure(&callgrind)? })
+}
