@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use serde::de::IgnoredAny;
 
 /// The byte order mark that a stream may begin with.
-const BOM: &[u8] = b"\xef\xbb\xbf";
+pub const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// A longer line buffer is not kept for the next line.
 const MAX_KEPT_LINE_BYTES: usize = 64 * 1024;

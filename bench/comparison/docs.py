@@ -5,22 +5,22 @@ import re
 from . import growth, plot, report
 from .scenarios import GROUPS, everything
 
-# What is known of why a peer leads. It is shown only where one does.
-REASONS = {
-    "m1k-redis": "What Tidegate does with a publication and the minimal server does not: it checks that it is JSON, "
-    "looks for a terminal event and counts it.",
-    "m1k-latency": "The difference is the work of a publication, as in M1k by `PUBLISH`.",
-    "list-100": "Tidegate checks limits, and records the reply and monitors it to its end; the minimal server only pushes.",
-    "list-1000": "As with 100 clients; what is known of 1,000 messages in flight is also more than the caches hold.",
-    "http-100": "Tidegate checks limits, and records the reply and monitors it to its end; the minimal server only posts.",
-    "http-1000": "As with 100 clients; what is known of 1,000 messages in flight is also more than the caches hold.",
-    "stream-100": "Tidegate writes four events for the two of the upstream, and records the reply and its end.",
-    "stream-1000": "As with 100 clients.",
-    "idle": "uWebSockets keeps a socket and a topic; a session has its user, limits, channel and heartbeat.",
-    "handshake": "nchan checks nothing but the path; Tidegate checks route, origin, credentials, channel and limits.",
-    "raw-100": "A proxy copies bytes; Tidegate assembles and checks messages, and masks them anew.",
-    "raw-1000": "As with 100 clients.",
-}
+# What is known of why a peer leads: by its name, in scenarios whose names begin so. It is shown only where one does.
+REASONS = [
+    ("minimal", ("m1k",), "Of a publication, Tidegate also checks that it is JSON, looks for a terminal event and counts it."),
+    ("minimal", ("list", "http"), "Tidegate also checks limits, and records the reply and monitors it to its end; the "
+     "minimal server only passes the message on."),
+    ("minimal", ("stream",), "Tidegate writes four events for the two of the upstream, records the reply, and keeps a history "
+     "of it."),
+    ("minimal", ("handshake",), "Tidegate also checks origin, credentials, limits of its address and user, and memory."),
+    ("nchan", ("m1k",), "Of a publication, Tidegate also checks the key and that it is JSON, and a call can name any channels."),
+    ("nchan", ("handshake",), "nchan checks nothing but the path; Tidegate checks route, origin, credentials, channel and limits."),
+    ("uws", ("idle",), "uWebSockets keeps a socket and its topic; a session has its user, limits, channel and heartbeat."),
+    ("centrifugo", ("stream",), "Centrifugo's answer is one frame and leaves nothing behind; a reply in Tidegate is four events, "
+     "kept for those who resume."),
+    ("nginx", ("raw",), "A proxy copies bytes; Tidegate assembles and checks messages, and masks them anew."),
+    ("haproxy", ("raw",), "A proxy copies bytes; Tidegate assembles and checks messages, and masks them anew."),
+]
 PLOTS = "docs/plots"
 # The scenarios whose plots are shown on the page, in the part of their group.
 DRAWN = {
@@ -61,7 +61,7 @@ def parts(results, servers, scenarios):
     if results.get("rounds"):
         found["run"] = run(results)
         found["servers"] = versions(results, servers)
-        found["leads"] = report.leads(results, servers, scenarios, REASONS)
+        found["leads"] = report.leads(results, servers, scenarios, why)
         for group in GROUPS:
             if table := report.table(group, results, servers, scenarios):
                 drawn = [f"![{title}](plots/{name}.svg)\n\n" for name, title in DRAWN.items() if name in names(group, results)]
@@ -71,6 +71,11 @@ def parts(results, servers, scenarios):
     if hundred := results.get("hundred"):
         found["hundred"] = thousands(hundred)
     return found
+
+
+def why(scenario, server):
+    """Returns the known cause of a server's lead in a scenario, or None."""
+    return next((text for leader, names, text in REASONS if leader == server and scenario.startswith(names)), None)
 
 
 def names(group, results):

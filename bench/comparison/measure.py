@@ -38,7 +38,11 @@ def finish(command, deadline=DEADLINE):
         raise Failed("the measurement did not end in time") from None
     if done.returncode:
         raise Failed(reason(done.stderr))
-    return json.loads(done.stdout)
+    result = json.loads(done.stdout)
+    if None in result.values():
+        # A figure by nothing is no number.
+        raise Failed("nothing arrived in the measured time")
+    return result
 
 
 def reason(errors):

@@ -133,8 +133,8 @@ def is_bound(name):
     return name.startswith("writev-") or name == "raw-redis"
 
 
-def leads(results, servers, scenarios, reasons):
-    """Returns a line for each scenario in which a peer leads, with the reason that is known."""
+def leads(results, servers, scenarios, why):
+    """Returns a line for each scenario in which a peer leads, with the reason that `why` knows."""
     measured = cells(results, scenarios)
     titles = {server.name: server.title for server in servers}
     lines = []
@@ -147,8 +147,8 @@ def leads(results, servers, scenarios, reasons):
         ratio = ours.value / theirs.value if scenario.less else theirs.value / ours.value
         if ratio < NOISE:
             continue
-        why = reasons.get(scenario.name, "The cause is not known.")
-        lines.append(f"- **{scenario.title}**: {titles[winner]}, {theirs.text()}, against {ours.text()}. {why}")
+        cause = why(scenario.name, winner) or "The cause is not known."
+        lines.append(f"- **{scenario.title}**: {titles[winner]}, {theirs.text()}, against {ours.text()}. {cause}")
     return "\n".join(lines) or "In no scenario does a peer lead by more than 5 %."
 
 

@@ -1,14 +1,13 @@
 //! Reads the publications that this node missed from a channel's history, and delivers them to the threads as if
 //! they had arrived live.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
 use super::Publication;
-use super::channels::Channels;
+use super::channels::SharedChannels;
 use super::history::{History, Page, ReadFrom};
 use super::tails::Tails;
 use super::thread::ToThread;
@@ -33,7 +32,7 @@ pub type EndReader = Rc<dyn Fn(&ChannelName, &[u8]) -> Option<ReplyEnd>>;
 /// Starts catch-ups. Cheap to clone, on the engine thread.
 #[derive(Clone)]
 pub(super) struct CatchUps {
-    pub channels: Rc<RefCell<Channels>>,
+    pub channels: SharedChannels,
     pub threads: Rc<[mpsc::Sender<ToThread>]>,
     pub history: History,
     pub observer: Observer,
@@ -41,7 +40,7 @@ pub(super) struct CatchUps {
 }
 
 impl CatchUps {
-    /// Starts the catch-up to which [`Channels`] gave this `number`.
+    /// Starts the catch-up to which [`Channels`](super::channels::Channels) gave this `number`.
     pub fn start(&self, channel: ChannelName, number: u64) {
         let catch_ups = self.clone();
         tokio::task::spawn_local(async move {
@@ -57,7 +56,7 @@ impl CatchUps {
     async fn run(&self, channel: &ChannelName, number: u64) -> bool {
         let began = Instant::now();
         loop {
-            let Some(after) = self.channels.borrow().next_read(channel, number) else {
+            let Some(after) = self.channels.lock().next_read(channel, number) else {
                 return true;
             };
             match self.history.read(channel, ReadFrom::After(after)).await {
@@ -75,8 +74,7 @@ impl CatchUps {
                     let moved = position != after;
                     let to_end = page.complete;
                     self.deliver(channel, page).await;
-                    let done =
-                        self.channels.borrow_mut().record_read(channel, number, position, to_end);
+                    let done = self.channels.lock().record_read(channel, number, position, to_end);
                     if done {
                         return true;
                     }
@@ -132,10 +130,10 @@ impl CatchUps {
             let _ = self.threads[thread].send(gap).await;
         }
         self.tails.report_gap(channel);
-        self.channels.borrow_mut().give_up(channel, number);
+        self.channels.lock().give_up(channel, number);
     }
 
     fn threads_of(&self, channel: &ChannelName) -> Vec<usize> {
-        self.channels.borrow().listeners(channel).iter().map(|listener| listener.thread).collect()
+        self.channels.lock().listeners(channel).iter().map(|listener| listener.thread).collect()
     }
 }

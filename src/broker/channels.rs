@@ -2,6 +2,7 @@
 //! history was delivered to them.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::protocol::{ChannelName, Position};
 
@@ -35,6 +36,18 @@ pub(super) enum Change {
 pub(super) struct Listener {
     pub thread: usize,
     pub join_id: JoinId,
+}
+
+/// The [`Channels`] of the node. On the memory engine the worker threads change them as well, so that a client which joins
+/// a channel does not wait for the engine thread.
+#[derive(Clone, Default)]
+pub(super) struct SharedChannels(Arc<Mutex<Channels>>);
+
+impl SharedChannels {
+    /// Held for one look-up or change, and never across an await.
+    pub fn lock(&self) -> MutexGuard<'_, Channels> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The channels that have listeners or pins.

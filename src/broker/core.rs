@@ -1,7 +1,6 @@
 //! The part of the broker on the engine thread: it takes publications from the intake and delivers them to the
 //! worker threads that listen to their channels.
 
-use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::canary::Canary;
 use super::catch_up::{CatchUps, EndReader, Observer};
-use super::channels::{Arrival, Change, Channels};
+use super::channels::{Arrival, Change, Channels, SharedChannels};
 use super::history::{self, History};
 use super::layer_reads::LayerReads;
 use super::tails::Tails;
@@ -111,13 +110,15 @@ impl IntakePermits<'_> {
 
 /// The state of the broker on the engine thread. It is created before any worker thread starts.
 pub struct Core {
-    pub(super) channels: Rc<RefCell<Channels>>,
+    pub(super) channels: SharedChannels,
     pub(super) changes: mpsc::UnboundedReceiver<Change>,
     changes_sender: mpsc::WeakUnboundedSender<Change>,
     pub(super) threads: Rc<[mpsc::Sender<ToThread>]>,
     queued: mpsc::Receiver<QueuedPublication>,
     pub(super) intake: Intake,
     pub(super) live: Arc<AtomicBool>,
+    /// See [`WorkerHandle::is_direct`].
+    is_direct: Arc<AtomicBool>,
     layer_up: Arc<AtomicBool>,
     layer_reads: Arc<LayerReads>,
     pub(super) max_publication_bytes: usize,
@@ -137,6 +138,8 @@ impl Core {
         let capacity = INTAKE_BYTES.max(max_publication_bytes.saturating_mul(2));
         let capacity = capacity.min(u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let live = Arc::new(AtomicBool::new(false));
+        let is_direct = Arc::new(AtomicBool::new(false));
+        let channels = SharedChannels::default();
         let layer_up = Arc::new(AtomicBool::new(true));
         let layer_reads = Arc::<LayerReads>::default();
         let (senders, handles) = (0..threads)
@@ -149,6 +152,8 @@ impl Core {
                         thread,
                         from_core: receiver,
                         to_core: to_core.clone(),
+                        channels: channels.clone(),
+                        is_direct: Arc::clone(&is_direct),
                         live,
                         layer_up,
                         layer_reads: Arc::clone(&layer_reads),
@@ -159,12 +164,13 @@ impl Core {
         let core = Self {
             tails: Tails::new(to_core.downgrade(), max_publication_bytes),
             changes_sender: to_core.downgrade(),
-            channels: Rc::default(),
+            channels,
             changes,
             threads: senders.into(),
             queued,
             intake: Intake { queue, bytes: Arc::new(Semaphore::new(capacity)), capacity },
             live,
+            is_direct,
             layer_up,
             layer_reads,
             max_publication_bytes,
@@ -216,9 +222,11 @@ impl Core {
         Arc::clone(&self.layer_up)
     }
 
-    /// Runs the memory engine, which confirms a channel as soon as a thread joins it. Subscriptions are live
-    /// from this call on, even before the future is polled, so that no client can connect too early.
+    /// Runs the memory engine. Worker threads join and leave channels by themselves: a publication that is distributed
+    /// after a join is distributed to its thread. Subscriptions are live from this call on, even before the future is
+    /// polled, so that no client can connect too early.
     pub fn run_memory(self, history: History) -> impl Future<Output = ()> {
+        self.is_direct.store(true, Ordering::Relaxed);
         self.live.store(true, Ordering::Release);
         self.apply_changes(history)
     }
@@ -236,21 +244,13 @@ impl Core {
                 },
             };
             let Some(change) = change else { break };
-            let confirmed = match &change {
-                Change::Join { channel, thread, join_id } => {
-                    Some((*thread, channel.clone(), *join_id))
-                }
-                Change::Pin(channel) => {
-                    parts.catch_ups.tails.confirm(channel);
-                    None
-                }
-                Change::Leave { .. } | Change::Unpin(_) | Change::Start { .. } => None,
+            let pinned = match &change {
+                Change::Pin(channel) => Some(channel.clone()),
+                _ => None,
             };
-            parts.catch_ups.channels.borrow_mut().apply(change);
-            if let Some((thread, channel, join_id)) = confirmed {
-                let confirmed = ToThread::Confirmed(vec![(channel, join_id)]);
-                // A thread that has ended has no sockets.
-                let _ = parts.catch_ups.threads[thread].send(confirmed).await;
+            parts.catch_ups.channels.lock().apply(change);
+            if let Some(channel) = pinned {
+                parts.catch_ups.tails.confirm(&channel);
             }
         }
         distribution.abort();
@@ -313,7 +313,7 @@ async fn distribute(mut queued: mpsc::Receiver<QueuedPublication>, catch_ups: Ca
                 catch_ups.tails.report_gap(&publication.channel);
             }
             if is_notice || catch_ups.observe(&publication) {
-                hand_out(publication, &channels.borrow(), &mut batches);
+                hand_out(publication, &channels.lock(), &mut batches);
             }
             if bytes >= BATCH_BYTES {
                 send_batches(threads, &mut batches).await;
@@ -342,7 +342,7 @@ fn hand_out(publication: Publication, channels: &Channels, batches: &mut [Vec<Pu
 fn sequence(catch_ups: &CatchUps, publication: &Publication) -> bool {
     let Some(position) = publication.delivery.position else { return true };
     let channel = &publication.channel;
-    let arrival = catch_ups.channels.borrow_mut().record_arrival(channel, position);
+    let arrival = catch_ups.channels.lock().record_arrival(channel, position);
     if let Arrival::CatchUp(number) = arrival {
         catch_ups.start(channel.clone(), number);
     }

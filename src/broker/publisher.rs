@@ -89,7 +89,10 @@ impl Publisher {
         }
         let rule = self.config.load().history_of(channel);
         let published = match &self.engine {
-            Engine::Redis(redis) => redis.publish(channel, rule.as_ref(), data, once).await?,
+            // In a box, so that it takes no room in a reply on the memory engine.
+            Engine::Redis(redis) => {
+                Box::pin(redis.publish(channel, rule.as_ref(), data, once)).await?
+            }
             Engine::Memory(intake, memory) => {
                 let mut permits = reserve(intake, data.iter()).await?;
                 let received = std::time::Instant::now();
@@ -181,6 +184,11 @@ impl Publisher {
         Ok(())
     }
 
+    /// Whether [`Publisher::end_generation`] removes the mark of the generation in the same step.
+    pub fn removes_marks(&self) -> bool {
+        matches!(self.engine, Engine::Redis(_))
+    }
+
     /// Publishes the event with which the gateway ends a task, and records the end in the same step, so that nobody who has
     /// seen it gets the task as a running one. After a cancellation every later event of the task is refused, on all
     /// nodes. Safe to repeat.
@@ -194,7 +202,9 @@ impl Publisher {
         }
         let rule = self.config.load().history_of(channel);
         let published = match &self.engine {
-            Engine::Redis(redis) => redis.end_generation(channel, rule.as_ref(), terminal).await?,
+            Engine::Redis(redis) => {
+                Box::pin(redis.end_generation(channel, rule.as_ref(), terminal)).await?
+            }
             Engine::Memory(intake, memory) => {
                 let mut permits = reserve(intake, std::iter::once(&terminal.json)).await?;
                 let received = std::time::Instant::now();

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Publication;
-use super::channels::{Change, JoinId};
+use super::channels::{Change, JoinId, SharedChannels};
 use super::layer_reads::{LayerReads, ReadMark};
 use crate::hub::{HubPart, Turn};
 use crate::protocol::{ChannelName, CloseReason, Position};
@@ -45,6 +45,9 @@ pub struct WorkerHandle {
     pub(super) thread: usize,
     pub(super) from_core: mpsc::Receiver<ToThread>,
     pub(super) to_core: mpsc::UnboundedSender<Change>,
+    pub(super) channels: SharedChannels,
+    /// Whether threads join and leave channels by themselves, because nothing has to confirm it. It is set before `live`.
+    pub(super) is_direct: Arc<AtomicBool>,
     pub(super) live: Arc<AtomicBool>,
     pub(super) layer_up: Arc<AtomicBool>,
     pub(super) layer_reads: Arc<LayerReads>,
@@ -61,6 +64,8 @@ pub struct Broker {
     thread: usize,
     hub: HubPart,
     to_core: mpsc::UnboundedSender<Change>,
+    channels: SharedChannels,
+    is_direct: Arc<AtomicBool>,
     live: Arc<AtomicBool>,
     layer_up: Arc<AtomicBool>,
     layer_reads: Arc<LayerReads>,
@@ -77,6 +82,8 @@ impl Broker {
             thread: handle.thread,
             hub: HubPart::default(),
             to_core: handle.to_core,
+            channels: handle.channels,
+            is_direct: handle.is_direct,
             live: handle.live,
             layer_up: handle.layer_up,
             layer_reads: handle.layer_reads,
@@ -121,8 +128,10 @@ impl Broker {
         if self.hub.attach(channel, Rc::clone(socket)) {
             let join_id = self.next_join_id.get();
             self.next_join_id.set(join_id + 1);
-            let pending = Pending { join_id, waiters: Vec::new() };
-            self.pending.borrow_mut().insert(channel.clone(), pending);
+            if !self.is_direct() {
+                let pending = Pending { join_id, waiters: Vec::new() };
+                self.pending.borrow_mut().insert(channel.clone(), pending);
+            }
             let (channel, thread) = (channel.clone(), self.thread);
             self.send(Change::Join { channel, thread, join_id });
         }
@@ -249,7 +258,8 @@ impl Broker {
     /// Keeps this node subscribed to `channel`, even without a socket, until the guard is dropped. The
     /// subscription may start after this call returns.
     pub fn pin(&self, channel: &ChannelName) -> ChannelPin {
-        self.send(Change::Pin(channel.clone()));
+        // Always by the core, which notifies tails. It only ends with the process, when nothing is subscribed any more.
+        let _ = self.to_core.send(Change::Pin(channel.clone()));
         ChannelPin { to_core: self.to_core.clone(), channel: channel.clone() }
     }
 
@@ -267,7 +277,16 @@ impl Broker {
         }
     }
 
+    fn is_direct(&self) -> bool {
+        self.is_direct.load(Ordering::Relaxed)
+    }
+
+    /// Applies a change of this thread's own listeners, or has it applied.
     fn send(&self, change: Change) {
+        if self.is_direct() {
+            self.channels.lock().apply(change);
+            return;
+        }
         // The core only ends with the process, when nothing is subscribed any more.
         let _ = self.to_core.send(change);
     }

@@ -86,12 +86,13 @@ impl Event<'_> {
         if json.contains(&b'\\') {
             return false;
         }
-        let mut found = json.windows(KEY.len()).enumerate().filter(|(_, part)| *part == KEY);
-        let Some((at, _)) = found.next() else { return true };
-        if found.next().is_some() {
+        let quotes = json.iter().enumerate().filter(|(_, byte)| **byte == b'"');
+        let mut keys = quotes.map(|(at, _)| &json[at..]).filter_map(|from| from.strip_prefix(KEY));
+        let Some(rest) = keys.next() else { return true };
+        if keys.next().is_some() {
             return false;
         }
-        let rest = after_space(&json[at + KEY.len()..]);
+        let rest = after_space(rest);
         let Some(value) = rest.strip_prefix(b":") else { return true };
         let Some(name) = after_space(value).strip_prefix(b"\"") else { return true };
         name.iter().position(|byte| *byte == b'"').is_some_and(|end| !is_wanted(&name[..end]))

@@ -14,7 +14,7 @@ mod recent_ends;
 mod running_tasks;
 mod tracker;
 
-pub use dedup::{Claim, DedupError, DedupOutcome, Deduplicator, IdScope, MessageKey};
+pub use dedup::{Claim, ClaimRequest, DedupError, DedupOutcome, Deduplicator, IdScope, MessageKey};
 pub use ledger::{CLAIM_INTERVAL, Claimed, Entry, GenerationRecord, Ledger, PostRecord};
 pub use running_tasks::{GenerationOrigin, RunningTasks, Task, TaskGuard};
 pub use tracker::{Disposition, Observed, PendingReply, TrackOutcome, TrackedReply, Tracker};

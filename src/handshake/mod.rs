@@ -34,7 +34,9 @@ use std::sync::Arc;
 use hyper::{HeaderMap, Request};
 
 use crate::config::{self, AuthSource};
-use crate::limits::{Claim, LeaseKey, LeaseKind, LimitName, NewChannels, SharedLimits, Verdict};
+use crate::limits::{
+    Claim, ConnectVerdict, LeaseKey, LeaseKind, LimitName, NewChannels, SharedLimits, Verdict,
+};
 use crate::protocol::{
     ChannelName, ClientNetwork, ConnectionId, Params, RequestId, ReservedChannels, ResumePoint,
     SenderKey, TemplateContext, TraceContext, UserId,
@@ -272,24 +274,34 @@ impl Handshake {
             return Ok(None);
         };
         let path = route.path.as_str();
-        if let Some(rate) = &route.limits.connects_per_user {
-            let limit = LimitName::Connects;
-            let verdict = self.limits.take(limit, path, params, &user, rate).await;
-            if let Verdict::Refused { retry_after } = verdict.map_err(|_| Rejection::engine())? {
-                return Err(Rejection::connects(retry_after));
-            }
-        }
-        let Some(max) = route.limits.connections_per_user else { return Ok(None) };
+        let rate = route.limits.connects_per_user.as_ref();
+        let Some(max) = route.limits.connections_per_user else {
+            let Some(rate) = rate else { return Ok(None) };
+            let verdict = self.limits.take(LimitName::Connects, path, params, &user, rate).await;
+            return match verdict.map_err(|_| Rejection::engine())? {
+                Verdict::Allowed => Ok(None),
+                Verdict::Refused { retry_after } => Err(Rejection::connects(retry_after)),
+            };
+        };
         let key = LeaseKey { kind: LeaseKind::Connection, route: path, user: &user };
-        let claim = Claim::new(&self.limits, key, connection_id.into());
-        match self.limits.acquire(key, connection_id.into(), max).await {
-            Ok(Verdict::Allowed) => Ok(Some(claim)),
-            Ok(Verdict::Refused { retry_after }) => {
-                claim.transfer();
-                Err(Rejection::connections(retry_after))
-            }
-            Err(_) => Err(Rejection::engine()),
-        }
+        let holder = connection_id.into();
+        let claim = Claim::new(&self.limits, key, holder);
+        let verdict = match rate {
+            Some(rate) => self.limits.connect(params, rate, key, holder, max).await,
+            None => self.limits.acquire(key, holder, max).await.map(|verdict| match verdict {
+                Verdict::Allowed => ConnectVerdict::Allowed,
+                Verdict::Refused { retry_after } => ConnectVerdict::TooMany { retry_after },
+            }),
+        };
+        let rejection = match verdict {
+            Ok(ConnectVerdict::Allowed) => return Ok(Some(claim)),
+            // The claim stays responsible: the lease may have been granted.
+            Err(_) => return Err(Rejection::engine()),
+            Ok(ConnectVerdict::TooOften { retry_after }) => Rejection::connects(retry_after),
+            Ok(ConnectVerdict::TooMany { retry_after }) => Rejection::connections(retry_after),
+        };
+        claim.transfer();
+        Err(rejection)
     }
 
     /// Identifies a client for bounds of which each has a share. Anonymous clients whose addresses are not known are one

@@ -10,11 +10,10 @@ use bytes::Bytes;
 use flate2::write::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use http_body_util::BodyExt;
 use hyper::Response;
-use hyper::body::Incoming;
 use hyper::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
 use zstd::stream::raw::{self as zstd_raw, DParameter, InBuffer, Operation, OutBuffer};
 
-use super::error_chain;
+use super::{ResponseBody, error_chain};
 use crate::protocol::header_list;
 
 /// How much of a body is inflated at once.
@@ -29,7 +28,7 @@ const BUFFER_BYTES: usize = 16 * 1024;
 
 /// The body of an answer, decoded.
 pub struct DecodedBody {
-    body: Incoming,
+    body: ResponseBody,
     encoding: Encoding,
     /// What has been received and not decoded yet.
     input: Bytes,
@@ -85,14 +84,14 @@ impl std::fmt::Display for BodyError {
 }
 
 impl DecodedBody {
-    pub fn new(response: Response<Incoming>) -> Self {
+    pub fn new(response: Response<impl Into<ResponseBody>>) -> Self {
         let encoding = Encoding::of(response.headers());
         let headers = response.headers();
         let is_delimited =
             headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
         Self {
             is_delimited,
-            body: response.into_body(),
+            body: response.into_body().into(),
             encoding,
             input: Bytes::new(),
             has_begun: false,

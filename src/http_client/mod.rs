@@ -21,16 +21,20 @@ use rustls::{ClientConfig, RootCertStore};
 mod buffered;
 mod connections;
 mod content;
+mod exchange;
 mod tcp;
 mod upgraded;
 
 pub use buffered::BufferedStream;
 use connections::Connector;
 pub use content::{BodyError, DecodedBody};
+pub use exchange::{ExchangeClient, ResponseBody};
 pub use hyper_util::client::legacy::Error as RequestError;
 use tcp::TcpConnector;
 pub use tcp::reserve_descriptors;
 pub use upgraded::UpgradedStream;
+
+type BoxedError = Box<dyn Error + Send + Sync>;
 
 /// A client that sends bodies of type `B`.
 pub struct HttpClient<B = Full<Bytes>> {
@@ -80,10 +84,25 @@ pub enum Failure {
     Malformed,
 }
 
+/// The error of a request, of either client.
+pub trait FailedRequest: Error + Sized + 'static {
+    fn failure(&self) -> Failure;
+}
+
+impl FailedRequest for RequestError {
+    fn failure(&self) -> Failure {
+        failure_of(self.is_connect(), self)
+    }
+}
+
 /// Names the failure of a request.
 pub fn failure(error: &RequestError) -> Failure {
+    error.failure()
+}
+
+fn failure_of(is_connect: bool, error: &(dyn Error + 'static)) -> Failure {
     let hyper = hyper_error(error);
-    if error.is_connect() {
+    if is_connect {
         Failure::Unreachable
     } else if hyper.is_some_and(hyper::Error::is_parse_too_large) {
         Failure::HeadTooLarge
@@ -100,9 +119,8 @@ pub fn was_closed_while_idle(error: &RequestError) -> bool {
     failure(error) == Failure::Lost && error.connect_info().is_some_and(connections::was_used)
 }
 
-fn hyper_error(error: &RequestError) -> Option<&hyper::Error> {
-    let start: &(dyn Error + 'static) = error;
-    std::iter::successors(Some(start), |&error| error.source())
+fn hyper_error<'a>(error: &'a (dyn Error + 'static)) -> Option<&'a hyper::Error> {
+    std::iter::successors(Some(error), |&error| error.source())
         .find_map(|error| error.downcast_ref::<hyper::Error>())
 }
 
@@ -135,19 +153,7 @@ pub fn new<B>(tls: &Arc<ClientConfig>, timeout: Duration, max_idle: usize) -> Ht
 where
     B: Body<Data: Send> + Send,
 {
-    let mut tcp = HttpConnector::new();
-    tcp.enforce_http(false);
-    tcp.set_nodelay(true);
-    tcp.set_keepalive(Some(KEEPALIVE_IDLE));
-    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
-    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
-    tcp.set_connect_timeout(Some(timeout.min(CONNECT_TIMEOUT)));
-    let connector = HttpsConnectorBuilder::new()
-        .with_tls_config(ClientConfig::clone(tls))
-        .https_or_http()
-        .enable_http1()
-        .wrap_connector(TcpConnector(tcp));
-    let connector = Connector(connector);
+    let connector = connector(tls, timeout);
     let client = |max_idle| {
         Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -156,6 +162,23 @@ where
             .build(connector.clone())
     };
     HttpClient { pooled: client(max_idle), unpooled: client(0) }
+}
+
+/// Opens connections within `timeout`, at most within five seconds.
+fn connector(tls: &ClientConfig, timeout: Duration) -> Connector<HttpsConnector<TcpConnector>> {
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_keepalive(Some(KEEPALIVE_IDLE));
+    tcp.set_keepalive_interval(Some(KEEPALIVE_INTERVAL));
+    tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
+    tcp.set_connect_timeout(Some(timeout.min(CONNECT_TIMEOUT)));
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(tls.clone())
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(TcpConnector(tcp));
+    Connector(connector)
 }
 
 /// Returns the TLS settings of a client: it trusts the system's root certificates, which are read once a

@@ -36,7 +36,7 @@ pub use memory_budget::{HeldMemory, MemoryBudget, SMALLEST_CLOSED, ThreadBudget}
 pub use network_rates::NetworkRates;
 pub use new_channels::NewChannels;
 pub use refusals::{RefusalDelay, RefusalDelays};
-pub use shared::SharedLimits;
+pub use shared::{ConnectVerdict, LimitCheck, SharedLimits};
 pub use status::{LimitKind, LimitStatus, UserLimit};
 pub use turns::{Turn, TurnRequest};
 

@@ -8,8 +8,9 @@ use super::bucket::Gcra;
 use super::demand::Demand;
 use super::turns::WAITING_LEASE;
 use super::{Holder, Turn, Verdict};
+use crate::config::{FixedWindow, UserRate};
 use crate::leases::LEASE;
-use crate::redis_link::{Commands, EngineUnavailable, Needs};
+use crate::redis_link::{Commands, EngineUnavailable, Needs, Step};
 
 /// A bucket is a string that expires when the bucket is full again. A window is a string that expires when the
 /// window ends. The leases of a key are a sorted set that expires with the last of them.
@@ -18,6 +19,7 @@ pub(super) struct RedisLimits {
     take: Script,
     hit: Script,
     acquire: Script,
+    connect: Script,
     status: Script,
     take_turn: Script,
 }
@@ -42,6 +44,7 @@ impl RedisLimits {
             take: Script::new(include_str!("take.lua")),
             hit: Script::new(include_str!("hit.lua")),
             acquire: Script::new(include_str!("acquire.lua")),
+            connect: Script::new(&connect_source()),
             status: Script::new(include_str!("status.lua")),
             take_turn: Script::new(include_str!("take_turn.lua")),
         }
@@ -87,11 +90,16 @@ impl RedisLimits {
         gcra: Gcra,
         demand: Demand,
     ) -> Result<Verdict, EngineUnavailable> {
-        let mut call = self.take.prepare_invoke();
-        call.key(key).arg(gcra.interval).arg(gcra.tolerance);
-        call.arg(demand.needed).arg(demand.taken).arg(u8::from(demand.has_debt));
-        let (allowed, wait_us): (bool, u64) = self.commands.invoke(&call).await?;
+        let step = Self::take_step(key, gcra, demand);
+        let (allowed, wait_us): (bool, u64) = self.commands.invoke_step(&self.take, &step).await?;
         Ok(verdict(allowed, Duration::from_micros(wait_us)))
+    }
+
+    /// A call of take.lua, which answers in microseconds.
+    pub(super) fn take_step(key: &str, gcra: Gcra, demand: Demand) -> Step {
+        let step = Step::new(include_str!("take.lua"), ALLOWED).key(key);
+        let step = step.arg(gcra.interval).arg(gcra.tolerance);
+        step.arg(demand.needed).arg(demand.taken).arg(u8::from(demand.has_debt))
     }
 
     pub(super) async fn hit(
@@ -101,11 +109,16 @@ impl RedisLimits {
         per: Duration,
         demand: Demand,
     ) -> Result<Verdict, EngineUnavailable> {
-        let mut call = self.hit.prepare_invoke();
-        call.key(key).arg(limit).arg(u64::try_from(per.as_millis()).unwrap_or(u64::MAX));
-        call.arg(demand.needed).arg(demand.taken);
-        let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
+        let step = Self::hit_step(key, limit, per, demand);
+        let (allowed, wait_ms): (bool, u64) = self.commands.invoke_step(&self.hit, &step).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
+    }
+
+    /// A call of hit.lua, which answers in milliseconds.
+    pub(super) fn hit_step(key: &str, limit: u32, per: Duration, demand: Demand) -> Step {
+        let step = Step::new(include_str!("hit.lua"), ALLOWED).key(key);
+        let step = step.arg(limit).arg(u64::try_from(per.as_millis()).unwrap_or(u64::MAX));
+        step.arg(demand.needed).arg(demand.taken)
     }
 
     pub(super) async fn acquire(
@@ -114,10 +127,53 @@ impl RedisLimits {
         holder: Holder,
         max: u32,
     ) -> Result<Verdict, EngineUnavailable> {
-        let mut call = self.acquire.prepare_invoke();
-        call.key(key).arg(max).arg(holder.to_string()).arg(lease_ms());
-        let (allowed, wait_ms): (bool, u64) = self.commands.invoke(&call).await?;
+        let step = Self::acquire_step(key, holder, max);
+        let (allowed, wait_ms): (bool, u64) =
+            self.commands.invoke_step(&self.acquire, &step).await?;
         Ok(verdict(allowed, Duration::from_millis(wait_ms)))
+    }
+
+    /// Takes one of the bucket, or hits the window, with the key `counter`, and if that is allowed acquires a lease. The
+    /// second verdict is about the lease. Nothing says that the keys are in one cluster slot: a cluster would need the
+    /// two steps by themselves.
+    pub(super) async fn connect(
+        &self,
+        counter: &str,
+        rate: &UserRate,
+        lease: &str,
+        holder: Holder,
+        max: u32,
+    ) -> Result<(Verdict, Verdict), EngineUnavailable> {
+        let (kind, arguments): (_, Vec<u64>) = match rate {
+            UserRate::Bucket(rate) => {
+                ("bucket", bucket_args((*rate).into(), Demand::ACTION).into())
+            }
+            UserRate::Window(FixedWindow { count, per, .. }) => {
+                ("window", window_args(*count, *per, Demand::ACTION).into())
+            }
+        };
+        let mut call = self.connect.prepare_invoke();
+        call.key(counter).key(lease).arg(kind).arg(arguments.len()).arg(arguments);
+        call.arg(max).arg(holder.to_string()).arg(lease_ms());
+        let (counted, wait, leased, lease_wait_ms): (bool, u64, bool, u64) =
+            self.commands.invoke(&call).await?;
+        let wait = match rate {
+            UserRate::Bucket(_) => Duration::from_micros(wait),
+            UserRate::Window(_) => Duration::from_millis(wait),
+        };
+        // A refused connect has no lease, and none was refused.
+        let lease = verdict(leased || !counted, Duration::from_millis(lease_wait_ms));
+        Ok((verdict(counted, wait), lease))
+    }
+
+    /// A call of acquire.lua, which answers in milliseconds.
+    pub(super) fn acquire_step(key: &str, holder: Holder, max: u32) -> Step {
+        let step = Step::new(include_str!("acquire.lua"), ALLOWED).key(key);
+        step.arg(max).arg(holder.to_string()).arg(lease_ms())
+    }
+
+    pub(super) fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     /// Like `MemoryLimits::take_turn`.
@@ -212,12 +268,39 @@ impl RedisLimits {
     }
 }
 
+/// The source of the script of `connect`: each of the other scripts as a function, then connect.lua.
+fn connect_source() -> String {
+    let function =
+        |name: &str, body: &str| format!("local function {name}(KEYS, ARGV)\n{body}\nend\n");
+    [
+        function("take", include_str!("take.lua")),
+        function("hit", include_str!("hit.lua")),
+        function("acquire", include_str!("acquire.lua")),
+        include_str!("connect.lua").to_owned(),
+    ]
+    .concat()
+}
+
+/// The arguments of take.lua.
+fn bucket_args(gcra: Gcra, demand: Demand) -> [u64; 5] {
+    [gcra.interval, gcra.tolerance, demand.needed, demand.taken, demand.has_debt.into()]
+}
+
+/// The arguments of hit.lua.
+fn window_args(limit: u32, per: Duration, demand: Demand) -> [u64; 4] {
+    let per_ms = u64::try_from(per.as_millis()).unwrap_or(u64::MAX);
+    [limit.into(), per_ms, demand.needed, demand.taken]
+}
+
 /// The keys of take_turn.lua. The channel's name in braces puts all three into one cluster slot.
 fn turn_keys(key: &str) -> [String; 3] {
     [key.to_owned(), format!("{key}:waiting"), format!("{key}:waiting:leases")]
 }
 
-fn verdict(allowed: bool, retry_after: Duration) -> Verdict {
+/// When the next step of a chain runs after one of these scripts.
+const ALLOWED: &str = "answer[1] == 1";
+
+pub(super) fn verdict(allowed: bool, retry_after: Duration) -> Verdict {
     if allowed { Verdict::Allowed } else { Verdict::Refused { retry_after } }
 }
 

@@ -1,5 +1,12 @@
 //! The limits that connections share, on either engine.
 
+mod connect;
+mod steps;
+mod turns;
+
+pub use connect::ConnectVerdict;
+pub use steps::LimitCheck;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +15,9 @@ use super::demand::Demand;
 use super::late_charges::{Charge, LateCharges};
 use super::memory::MemoryLimits;
 use super::redis::{HeldLease, RedisLimits, UsedLimit};
-use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, Turn, UserLimit, Verdict};
+use super::{Holder, LeaseKey, LimitName, LimitStatus, MIN_RETRY_AFTER, UserLimit, Verdict};
 use crate::config::{Concurrent, FixedWindow, Rate, Route, Tokens, UserRate};
-use crate::protocol::{ChannelName, Params, TemplateContext};
+use crate::protocol::{Params, TemplateContext};
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::telemetry;
 
@@ -112,15 +119,25 @@ impl SharedLimits {
                 let key = self.own_key("limit", limit, route, user);
                 self.take_of_bucket(&key, *rate, demand).await
             }
-            UserRate::Window(FixedWindow { count, per, key }) => {
-                let key = match key {
-                    Some(key) => {
-                        key.fill(TemplateContext { params, user_id: &user, channel: None })
-                    }
-                    None => self.own_key("window", limit, route, user),
-                };
+            UserRate::Window(window @ FixedWindow { count, per, .. }) => {
+                let key = self.window_key(window, limit, route, params, user);
                 self.hit_window(&key, *count, *per, demand).await
             }
+        }
+    }
+
+    /// The key of the bucket or the window that counts against `rate`.
+    fn counter_key(
+        &self,
+        limit: LimitName,
+        route: &str,
+        params: &Params,
+        user: &str,
+        rate: &UserRate,
+    ) -> String {
+        match rate {
+            UserRate::Bucket(_) => self.own_key("limit", limit, route, user),
+            UserRate::Window(window) => self.window_key(window, limit, route, params, user),
         }
     }
 
@@ -304,42 +321,6 @@ impl SharedLimits {
 
     pub(super) fn lease_key(&self, key: LeaseKey<'_>) -> String {
         key.key(&self.0.prefix)
-    }
-
-    /// See [`TurnRequest::take`](super::TurnRequest::take).
-    pub(super) async fn take_turn(
-        &self,
-        channel: &ChannelName,
-        holder: Holder,
-        max_waiting: usize,
-        share: usize,
-    ) -> Result<Turn, EngineUnavailable> {
-        let key = self.turn_key(channel);
-        match &self.0.engine {
-            Engine::Memory(limits) => limits.take_turn(&key, holder, max_waiting, share),
-            Engine::Redis(limits) => limits.take_turn(&key, holder, max_waiting, share).await,
-        }
-    }
-
-    /// Gives back the turn of a channel, or the place in the queue for it.
-    pub(super) async fn leave_turn(
-        &self,
-        channel: &ChannelName,
-        holder: Holder,
-    ) -> Result<(), EngineUnavailable> {
-        let key = self.turn_key(channel);
-        match &self.0.engine {
-            Engine::Memory(limits) => {
-                limits.leave_turn(&key, holder);
-                Ok(())
-            }
-            Engine::Redis(limits) => limits.leave_turn(&key, holder).await,
-        }
-    }
-
-    /// The key of the lease by which a channel's turn is held.
-    pub(super) fn turn_key(&self, channel: &ChannelName) -> String {
-        format!("{}turn:{{{channel}}}", self.0.prefix)
     }
 
     pub(super) async fn renew_all(&self, held: &[HeldLease<'_>]) -> Result<(), EngineUnavailable> {

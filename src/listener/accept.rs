@@ -201,7 +201,8 @@ fn accept_queued(listener: TcpListener, frontend: &Rc<HttpFrontend>) -> std::io:
 }
 
 fn accept(stream: TcpStream, peer: SocketAddr, frontend: &Rc<HttpFrontend>) {
-    // If this fails, the connection still works, only slower.
+    // On Linux it is inherited from the listener. If this fails, the connection still works, only slower.
+    #[cfg(not(target_os = "linux"))]
     let _ = stream.set_nodelay(true);
     frontend.accept(stream, peer);
 }

@@ -4,6 +4,7 @@
 //! the head of a request, for the next request, for a client that must read, or for nothing that the client must do.
 //! It also writes what the library cannot: interim responses, and the gateway's own answers to malformed requests.
 
+use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -23,6 +24,11 @@ use crate::proxy::Pace;
 /// How many bytes are read at once while a head is awaited.
 const HEAD_READ_BYTES: usize = 8 * 1024;
 
+thread_local! {
+    /// What a read takes, for as long as it is copied.
+    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; HEAD_READ_BYTES].into());
+}
+
 /// A client that has ended its half may have closed the connection altogether, which looks the same. It gets its
 /// response, but one that has begun and then stops for this long is given up.
 const HALF_CLOSED_PAUSE: Duration = Duration::from_secs(5);
@@ -31,6 +37,9 @@ const HALF_CLOSED_PAUSE: Duration = Duration::from_secs(5);
 /// is seen to read.
 #[cfg(target_os = "linux")]
 const NOT_SENT_BYTES: u32 = 32 * 1024;
+
+/// How many bytes are written before the kernel's queue is limited.
+const UNLIMITED_BYTES: usize = 16 * 1024;
 
 /// The time limits of a connection's HTTP phase.
 #[derive(Debug, Clone, Copy)]
@@ -71,6 +80,11 @@ pub(super) struct ClientStream {
     is_flushed: bool,
     /// What is written before any other byte.
     interim: Vec<u8>,
+    /// The response that is held ([`Exchange::hold_response`]).
+    held: Vec<u8>,
+    /// How many bytes were written, and whether the kernel queues only little of what is.
+    written: usize,
+    is_not_sent_limited: bool,
     pace: Pace,
     last_written: Instant,
     /// When the client was seen to have ended its half.
@@ -80,7 +94,6 @@ pub(super) struct ClientStream {
 impl ClientStream {
     pub fn new(tcp: TcpStream, exchange: Rc<Exchange>, limits: TimeLimits) -> Self {
         let now = Instant::now();
-        set_not_sent(&tcp, true);
         Self {
             tcp: TokioIo::new(tcp),
             exchange,
@@ -90,17 +103,22 @@ impl ClientStream {
             head: HeadEnd::default(),
             is_flushed: true,
             interim: Vec::new(),
+            held: Vec::new(),
+            written: 0,
+            is_not_sent_limited: false,
             pace: Pace::new(limits.min_pace),
             last_written: now,
             half_closed: None,
         }
     }
 
-    /// Returns the TCP stream as it was.
-    pub fn into_tcp(self) -> TcpStream {
+    /// Returns the TCP stream as it was, and the response that is held.
+    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
         let tcp = self.tcp.into_inner();
-        set_not_sent(&tcp, false);
-        tcp
+        if self.is_not_sent_limited {
+            set_not_sent(&tcp, false);
+        }
+        (tcp, self.held)
     }
 
     /// Whether the deadline has passed. If not, the task is woken at the deadline.
@@ -122,10 +140,15 @@ impl ClientStream {
         cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        let mut bytes = [0; HEAD_READ_BYTES];
         let length = buffer.remaining().min(HEAD_READ_BYTES);
-        let mut read = ReadBuf::new(&mut bytes[..length]);
-        if Pin::new(self.tcp.inner_mut()).poll_read(cx, &mut read)?.is_pending() {
+        let polled = READ_BUFFER.with_borrow_mut(|bytes| {
+            let mut read = ReadBuf::new(&mut bytes[..length]);
+            ready!(Pin::new(self.tcp.inner_mut()).poll_read(cx, &mut read))?;
+            self.note_read(read.filled());
+            buffer.put_slice(read.filled());
+            Poll::Ready(Ok(()))
+        });
+        if polled.is_pending() {
             let Waiting { since, has_begun, has_bytes } = self.waiting;
             let timeout =
                 if has_begun { self.limits.header_timeout } else { self.limits.keep_alive };
@@ -141,21 +164,22 @@ impl ClientStream {
                 }
             };
         }
-        let bytes = read.filled();
-        buffer.put_slice(bytes);
-        if !bytes.is_empty() {
-            if !self.waiting.has_begun {
-                self.waiting = Waiting { since: Instant::now(), has_begun: true, has_bytes: true };
-            }
-            self.waiting.has_bytes = true;
-            if let Some(end) = self.head.find(bytes) {
-                self.exchange.add_behind_head(bytes.len() - end);
-                self.exchange.set_fragment(self.head.has_fragment);
-            }
-        } else {
-            self.exchange.set_over();
+        polled
+    }
+
+    /// Notes what has been read of a head; nothing = the client has ended its half.
+    fn note_read(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return self.exchange.set_over();
         }
-        Poll::Ready(Ok(()))
+        if !self.waiting.has_begun {
+            self.waiting = Waiting { since: Instant::now(), has_begun: true, has_bytes: true };
+        }
+        self.waiting.has_bytes = true;
+        if let Some(end) = self.head.find(bytes) {
+            self.exchange.add_behind_head(bytes.len() - end);
+            self.exchange.set_fragment(self.head.has_fragment);
+        }
     }
 
     /// Writes with `write`, after the interim responses. `first` are the first bytes, and `length` all that there are.
@@ -175,6 +199,11 @@ impl ClientStream {
             self.interim = self.exchange.take_interim(cx);
         }
         ready!(self.poll_interim(cx))?;
+        // What fits into the kernel's queue needs no limit, and most connections get no more.
+        if !self.is_not_sent_limited && self.written + length > UNLIMITED_BYTES {
+            self.is_not_sent_limited = true;
+            set_not_sent(self.tcp.inner(), true);
+        }
         match write(Pin::new(&mut self.tcp), cx) {
             Poll::Ready(Ok(written)) => {
                 self.is_flushed = false;
@@ -201,6 +230,7 @@ impl ClientStream {
 
     fn written(&mut self, bytes: usize) {
         self.last_written = Instant::now();
+        self.written = self.written.saturating_add(bytes);
         self.pace.moved(self.last_written, bytes);
     }
 
@@ -256,6 +286,10 @@ impl Write for ClientStream {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.exchange.is_held() {
+            self.held.extend_from_slice(bytes);
+            return Poll::Ready(Ok(bytes.len()));
+        }
         self.poll_write_with(cx, bytes, bytes.len(), |tcp, cx| tcp.poll_write(cx, bytes))
     }
 
@@ -270,6 +304,10 @@ impl Write for ClientStream {
     ) -> Poll<io::Result<usize>> {
         let first = parts.first().map_or(&[][..], |part| part);
         let length = parts.iter().map(|part| part.len()).sum();
+        if self.exchange.is_held() {
+            parts.iter().for_each(|part| self.held.extend_from_slice(part));
+            return Poll::Ready(Ok(length));
+        }
         self.poll_write_with(cx, first, length, |tcp, cx| tcp.poll_write_vectored(cx, parts))
     }
 

@@ -34,6 +34,8 @@ pub(super) struct Exchange {
     is_complete: Cell<bool>,
     /// The length of the request's body, if it is known.
     body_bytes: Cell<Option<u64>>,
+    /// The response is an upgrade whose session sends it with its first frame.
+    is_held: Cell<bool>,
     /// The current request was there before the previous one was answered.
     is_pipelined: Cell<bool>,
     /// The bytes that were read behind the request's head.
@@ -63,6 +65,16 @@ impl Exchange {
     /// Passes on the interim responses that are collected there.
     pub fn expect_interim(&self, interim: InterimResponses) {
         *self.interim.borrow_mut() = Some(interim);
+    }
+
+    /// The session that follows sends the response.
+    pub fn hold_response(&self) {
+        self.is_held.set(true);
+    }
+
+    /// Whether the response is kept instead of written.
+    pub fn is_held(&self) -> bool {
+        self.is_held.get()
     }
 
     /// The request has its response.

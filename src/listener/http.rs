@@ -121,7 +121,8 @@ impl HttpFrontend {
         let Some((stream, process, ip)) = admitted else { return };
         let permits = Permits { process, ip, lease: None };
         let connection = Connection { peer, permits, tracked: self.services.shutdown.track() };
-        tokio::task::spawn_local(Rc::clone(self).serve(stream, connection));
+        // Boxed, because a runtime moves what it is given several times, and this is large.
+        tokio::task::spawn_local(Box::pin(Rc::clone(self).serve(stream, connection)));
     }
 
     /// Serves requests until the connection ends or is upgraded. After an upgrade, starts the session.
@@ -135,7 +136,7 @@ impl HttpFrontend {
             exchange: Rc::default(),
             request_received: Notify::new(),
         });
-        let Some((stream, early)) = self.serve_http(stream, &phase).await else { return };
+        let Some((stream, early, head)) = self.serve_http(stream, &phase).await else { return };
         let Some(upgraded) = phase.upgraded.take() else {
             if !phase.exchange.is_over()
                 && let Some(_place) = self.linger_places.acquire()
@@ -145,16 +146,16 @@ impl HttpFrontend {
             }
             return;
         };
-        self.start_session(upgraded, stream, early, permits, tracked);
+        self.start_session(upgraded, stream, (early, head), permits, tracked);
     }
 
-    /// Serves the HTTP phase. Returns the stream and the bytes that were read after the request, or `None` if the
-    /// connection ended with an error.
+    /// Serves the HTTP phase. Returns the stream, the bytes that were read after the request, and the response that its
+    /// session sends, or `None` if the connection ended with an error.
     async fn serve_http(
         self: &Rc<Self>,
         stream: TcpStream,
         phase: &Rc<HttpPhase>,
-    ) -> Option<(TcpStream, Bytes)> {
+    ) -> Option<(TcpStream, Bytes, Bytes)> {
         let (frontend, requests) = (Rc::clone(self), Rc::clone(phase));
         let service = service_fn(move |request| {
             let (frontend, phase) = (Rc::clone(&frontend), Rc::clone(&requests));
@@ -181,8 +182,8 @@ impl HttpFrontend {
         })
         .await;
         let parts = http.into_parts();
-        let tcp = parts.io.into_tcp();
-        let Err(error) = ended else { return Some((tcp, parts.read_buf)) };
+        let (tcp, head) = parts.io.into_parts();
+        let Err(error) = ended else { return Some((tcp, parts.read_buf, head.into())) };
         match phase.exchange.fault() {
             Some(Fault::HeadTimeout) => telemetry::connections::http_ended(HttpError::Timeout),
             Some(Fault::TooSlow) => telemetry::connections::http_ended(HttpError::TooSlow),

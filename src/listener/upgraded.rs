@@ -30,13 +30,13 @@ pub(super) enum Upgraded {
 }
 
 impl HttpFrontend {
-    /// Starts the task that serves the connection from now on. `early` are the bytes that were read after the request, and
-    /// `tracked` makes a drain wait until the session is open.
+    /// Starts the task that serves the connection from now on. `early` are the bytes that were read after the request,
+    /// `head` is the 101 response if it has not been sent, and `tracked` makes a drain wait until the session is open.
     pub fn start_session(
         &self,
         upgraded: Upgraded,
         stream: TcpStream,
-        early: Bytes,
+        (early, head): (Bytes, Bytes),
         mut permits: Permits,
         tracked: TaskTrackerToken,
     ) {
@@ -58,11 +58,12 @@ impl HttpFrontend {
                         });
                     }
                     upstream => {
-                        let arrival = session::Arrival { early, resume, upstream };
-                        tokio::task::spawn_local(async move {
+                        let arrival = session::Arrival { early, head, resume, upstream };
+                        // Boxed, because a runtime moves what it is given several times, and this is large.
+                        tokio::task::spawn_local(Box::pin(async move {
                             let _guard = tracked;
                             session::open(services, stream, arrival, client, permits).await;
-                        });
+                        }));
                     }
                 }
             }

@@ -20,6 +20,7 @@ use crate::handshake::{
 };
 use crate::limits::{IpPermit, Lease, LeaseKey, LeaseKind};
 use crate::protocol::{ChannelName, ClientAddress, CloseReason, Params, with_timestamp};
+use crate::session::UpstreamMode;
 use crate::telemetry::connections::Admitted;
 use crate::upstream::{Forwarded, PassedUpstream, TooLarge};
 
@@ -149,6 +150,9 @@ impl HttpFrontend {
             Ok((mut admission, None)) => {
                 let lease = self.hold_lease(&mut admission);
                 let response = upgrade.accept(admission.subprotocol.as_deref());
+                if self.greets_at_once(&admission.route) {
+                    phase.exchange.hold_response();
+                }
                 let admission = Box::new(admission);
                 (Upgraded::Admitted(admission, None, address, ip, lease), response)
             }
@@ -180,6 +184,12 @@ impl HttpFrontend {
         };
         *phase.upgraded.borrow_mut() = Some(upgraded);
         response
+    }
+
+    /// Whether the session sends `connected` as soon as its channel is subscribed, so that the 101 can leave with it.
+    fn greets_at_once(&self, route: &config::Route) -> bool {
+        let upstream = UpstreamMode::of(&self.services.config(), route);
+        route.protocol == config::Protocol::Json && upstream != UpstreamMode::Socket
     }
 
     /// Adds the lease to this thread's lease set, which releases it when the connection ends.

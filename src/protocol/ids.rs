@@ -97,8 +97,8 @@ impl fmt::Display for UserId {
 }
 
 /// The id of a connection, unique across nodes: 128 random bits, written as 32 hex digits and ordered like them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 pub struct ConnectionId(Bits128);
 
 impl ConnectionId {
@@ -152,6 +152,12 @@ impl fmt::Display for InvalidConnectionId {
 impl From<ConnectionId> for String {
     fn from(id: ConnectionId) -> Self {
         id.to_string()
+    }
+}
+
+impl Serialize for ConnectionId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.with_hex(|digits| serializer.serialize_str(digits))
     }
 }
 

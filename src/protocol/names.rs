@@ -199,6 +199,11 @@ impl ChannelPattern {
         }
         pattern[p..].iter().all(|b| *b == b'*')
     }
+
+    /// The length of its text in bytes.
+    pub fn text_bytes(&self) -> usize {
+        self.0.len()
+    }
 }
 
 impl fmt::Display for ChannelPattern {

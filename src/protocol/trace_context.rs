@@ -1,6 +1,7 @@
 //! W3C Trace Context: the trace of a request, and its parent span in that trace.
 
 use super::Bits128;
+use super::bits128::hex_of;
 
 /// A trace and a span in it: the client's, from its `traceparent`, or one of the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,7 +82,14 @@ impl TraceContext {
     /// span.
     pub fn child(&self) -> String {
         let span_id = if self.own && self.span_id != 0 { self.span_id } else { new_span_id() };
-        format!("00-{}-{span_id:016x}-{:02x}", self.trace_id, u8::from(self.sampled))
+        let mut child = String::with_capacity("00-".len() + 32 + "-".len() + 16 + "-00".len());
+        child.push_str("00-");
+        self.trace_id.with_hex(|digits| child.push_str(digits));
+        child.push('-');
+        // Hex digits are UTF-8.
+        child.push_str(std::str::from_utf8(&hex_of(span_id)).unwrap_or_default());
+        child.push_str(if self.sampled { "-01" } else { "-00" });
+        child
     }
 }
 
@@ -92,5 +100,5 @@ impl Default for TraceContext {
 }
 
 fn new_span_id() -> u64 {
-    getrandom::u64().expect("the operating system gives random bytes").max(1)
+    rand::random::<u64>().max(1)
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use super::label;
 use super::open::{self, COMMAND_DEADLINE};
 use super::probe::{Needs, ProbeError, Refusal, Transactions, probe};
-use super::reason::describe;
+use super::reason::{describe, one_line};
 use super::{
     ConnectionError, ConnectionEvent, Health, MonitoredLink, RedisFailure, Supervised, supervise,
 };
@@ -138,6 +138,11 @@ impl Commands {
         Ok(())
     }
 
+    /// Whether both are the same connection, so that a chain can have steps of the users of both.
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Gives up every connection to the server of this one, whatever it is used for, so that all are opened again and
     /// lead to the same server.
     pub fn reconnect_all(&self, reason: &'static str) {
@@ -178,6 +183,13 @@ impl Commands {
     /// Classifies an error answer to one of several commands.
     pub(super) fn classify(&self, error: RedisError) -> RedisFailure {
         self.shared.classify("", error, self.shared.link.load().as_deref())
+    }
+
+    /// Records that Redis has refused a part of a script.
+    pub(super) fn record_refusal(&self, reason: &str) {
+        let Shared { name, .. } = *self.shared;
+        let is_due = self.shared.take_refusal_slot();
+        telemetry::engine::redis_refused(name, "EVALSHA", &one_line(reason), is_due);
     }
 
     /// Returns a receiver that reports whether the last check was passed.

@@ -7,6 +7,7 @@
 
 mod backoff;
 mod batches;
+mod chain;
 mod check;
 mod commands;
 mod health;
@@ -25,6 +26,7 @@ pub mod test_server;
 
 use backoff::Backoff;
 pub use batches::Answers;
+pub use chain::{Step, StepAnswer};
 pub use check::check;
 pub use commands::Commands;
 pub use health::Health;

@@ -12,22 +12,13 @@ impl Replies {
         message: &CheckedMessage,
     ) -> Result<Option<Claim>, RelayOutcome> {
         let ttl = sender.route.generations.dedup_ttl;
-        let Some(id) = message.id.as_deref().filter(|_| !ttl.is_zero()) else { return Ok(None) };
-        let scope = match &sender.user_id {
-            Some(user) => IdScope::User(user),
-            None => IdScope::Connection(sender.connection_id),
-        };
-        let key = MessageKey::new(sender.route.path.as_str(), scope, id);
-        let key = key.of_client(&sender.key);
+        let Some(key) = message_key(sender, message) else { return Ok(None) };
         let relay_timeout = self.config().upstreams.relay_timeout(sender.upstream());
         let is_wanted = || sender.socket.is_open();
         let dedup = &self.services.generations.dedup;
         Err(match dedup.claim_or_wait(key, relay_timeout, ttl, is_wanted).await {
             Ok(DedupOutcome::First(claim)) => return Ok(Some(claim)),
-            Ok(DedupOutcome::Repeat { task_id }) => {
-                sender.route_metrics.messages.duplicate(sender.log_fields(), id, &task_id);
-                RelayOutcome::Duplicate { task_id }
-            }
+            Ok(DedupOutcome::Repeat { task_id }) => repeated(sender, message, task_id),
             Err(DedupError::EngineUnavailable) => RelayOutcome::Refused(Refusal::DedupUnavailable),
             Err(DedupError::StillRelaying) => RelayOutcome::Refused(Refusal::StillRelaying),
             Err(DedupError::Unwanted) => RelayOutcome::SenderLeft,
@@ -46,4 +37,22 @@ impl Replies {
             drop(tracked);
         });
     }
+}
+
+/// The key by which a message is known; `None` if it is not deduplicated.
+pub(super) fn message_key(sender: &Sender, message: &CheckedMessage) -> Option<MessageKey> {
+    let is_remembered = !sender.route.generations.dedup_ttl.is_zero();
+    let id = message.id.as_deref().filter(|_| is_remembered)?;
+    let scope = match &sender.user_id {
+        Some(user) => IdScope::User(user),
+        None => IdScope::Connection(sender.connection_id),
+    };
+    Some(MessageKey::new(sender.route.path.as_str(), scope, id).of_client(&sender.key))
+}
+
+/// The message was relayed before, as `task_id`.
+pub(super) fn repeated(sender: &Sender, message: &CheckedMessage, task_id: String) -> RelayOutcome {
+    let id = message.id.as_deref().unwrap_or_default();
+    sender.route_metrics.messages.duplicate(sender.log_fields(), id, &task_id);
+    RelayOutcome::Duplicate { task_id }
 }

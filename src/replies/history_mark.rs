@@ -6,6 +6,7 @@ use tokio::runtime::Handle;
 
 use crate::broker::History;
 use crate::generations::Task;
+use crate::redis_link::{Commands, Step, StepAnswer};
 
 /// While the mark is set, clients that connect see the channel from where the generation began. It is removed
 /// when this is dropped. Failing to set or remove it is not an error: without it later clients see less of the
@@ -67,6 +68,21 @@ impl HistoryMark {
         if let (Ok(()), Some(mark)) = (set, replaced) {
             mark.is_set.set(false);
         }
+    }
+
+    /// The step of a chain that sets the mark, and the connection on which it runs; `None` on the memory engine. Counts
+    /// as set from now on, until [`HistoryMark::take_answer`].
+    pub fn step(&self) -> Option<(Step, &Commands)> {
+        let Task { channel, id } = &self.task;
+        let step = self.history.generation_start_step(channel, id)?;
+        self.is_set.set(true);
+        Some(step)
+    }
+
+    /// Takes the answer to the step; `None` = it has not run.
+    pub fn take_answer(&self, answer: Option<&StepAnswer>) {
+        self.is_set.set(answer.is_some());
+        self.is_confirmed.set(answer.is_some_and(Option::is_some));
     }
 
     /// Removes the mark, and returns once that is done.

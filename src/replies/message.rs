@@ -82,9 +82,14 @@ impl Sender {
         }
     }
 
-    /// The message as upstreams get it, under a fresh task id.
-    pub(super) fn message(&self, checked: CheckedMessage, trace: TraceContext) -> Message {
-        let task_id = uuid::Uuid::new_v4().to_string();
+    /// The message as upstreams get it.
+    pub(super) fn message(
+        &self,
+        checked: CheckedMessage,
+        trace: TraceContext,
+        task_id: &str,
+    ) -> Message {
+        let task_id = task_id.to_owned();
         Message {
             text: checked.text,
             data: checked.data,

@@ -8,6 +8,7 @@
 //! message, and the session answers it. Invariant: whatever a message or a reply holds (publications held back,
 //! leases, marks, registrations) is released by a guard.
 
+mod admission;
 mod attached;
 mod cancel;
 mod deduplicate;

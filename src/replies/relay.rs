@@ -5,12 +5,10 @@
 
 use std::rc::Rc;
 
+use super::admission::Admission;
 use super::history_mark::HistoryMark;
 use super::message::{MessageContext, RelayedMessage};
 use super::{CheckedMessage, Refusal, Replies, Sender};
-use crate::generations::Claim;
-use crate::limits::Lease;
-use crate::protocol::label_enum;
 use crate::socket::HoldGuard;
 use crate::telemetry::replies::ReplySpans;
 use crate::telemetry::spans::{Kind, Span, SpanStatus};
@@ -53,17 +51,13 @@ impl Replies {
     /// [`RelayOutcome::Queued`] its reply is being published or monitored.
     pub async fn relay(self: &Rc<Self>, sender: &Sender, message: CheckedMessage) -> RelayOutcome {
         let mut span = message_span(sender, &message);
-        let claim = match self.deduplicate(sender, &message).await {
-            Ok(claim) => claim,
-            Err(outcome) => {
-                span.set_outcome(NotRelayed::Answered.label(), SpanStatus::Refused);
-                return outcome;
-            }
-        };
-        let outcome = match self.admit(sender, claim.as_ref()).await {
-            Ok(admission) => self.relay_admitted(sender, message, admission, span).await,
-            Err(outcome) => {
-                span.set_outcome(NotRelayed::Refused.label(), SpanStatus::Refused);
+        let task_id = uuid::Uuid::new_v4().to_string();
+        let mark = HistoryMark::new(&self.history, sender.task(&task_id));
+        let (claim, admission) = self.admit(sender, &message, &mark).await;
+        let outcome = match admission {
+            Ok(admission) => self.relay_admitted(sender, message, admission, mark, span).await,
+            Err((why, outcome)) => {
+                span.set_outcome(why.label(), SpanStatus::Refused);
                 outcome
             }
         };
@@ -73,48 +67,12 @@ impl Replies {
         outcome
     }
 
-    /// Checks the limits that all nodes share, and waits for the channel's turn. A message that waits counts as a
-    /// reply in progress of its user.
-    async fn admit(
-        &self,
-        sender: &Sender,
-        claim: Option<&Claim>,
-    ) -> Result<Admission, RelayOutcome> {
-        let lease = self.acquire_reply_lease(sender).await.map_err(RelayOutcome::Refused)?;
-        let turn = match self.check_user_limits(sender).await {
-            Ok(()) => self.take_turn(sender, claim).await,
-            Err(refusal) => Err(RelayOutcome::Refused(refusal)),
-        };
-        let turn = match turn {
-            // The replies that it waited for took tokens.
-            Ok(Some(turn)) => match self.check_usage(sender).await {
-                Ok(()) => Ok(Some(turn)),
-                Err(refusal) => {
-                    self.release([Some(turn), None]).await;
-                    Err(RelayOutcome::Refused(refusal))
-                }
-            },
-            turn => turn,
-        };
-        match turn {
-            Ok(turn) => Ok(Admission { lease, turn }),
-            Err(outcome) => {
-                self.release([lease, None]).await;
-                Err(outcome)
-            }
-        }
-    }
-
-    async fn check_user_limits(&self, sender: &Sender) -> Result<(), Refusal> {
-        self.check_usage(sender).await?;
-        self.take_user_rate(&sender.route, &sender.params, sender.user_id.as_ref()).await
-    }
-
     async fn relay_admitted(
         self: &Rc<Self>,
         sender: &Sender,
         checked: CheckedMessage,
         Admission { lease, turn }: Admission,
+        mark: HistoryMark,
         mut message_span: Span,
     ) -> RelayOutcome {
         let config = self.config();
@@ -122,13 +80,13 @@ impl Replies {
         let parent = message_span.context().unwrap_or(sender.trace);
         let mut request_span = config.upstreams.span(upstream, &parent);
         let trace = request_span.context().unwrap_or(sender.trace);
-        let message = sender.message(checked, trace);
+        let message = sender.message(checked, trace, &mark.task().id);
         // A worker may be faster than the upstream's answer, and than the engine: its reply is tracked, its
         // publications wait, and the mark is set before the upstream knows of the message, so that clients that
         // connect meanwhile see all of it.
         let pending = self.services.generations.tracker.register_pending(&sender.channel);
         let hold = sender.socket.hold();
-        let mark = HistoryMark::new(&self.history, sender.task(&message.task_id));
+        // Does nothing if the admission has set it.
         mark.set().await;
         let relayed = config.upstreams.relay(upstream, &message).await;
         let (outcome, status) = span_outcome(&relayed);
@@ -158,7 +116,7 @@ impl Replies {
                     sender,
                     RelayedMessage { mark, lease, turn, task, context },
                     (&message.message_id, &message.data),
-                    *reply,
+                    reply,
                 );
             }
             ReplySource::Worker => {
@@ -182,14 +140,6 @@ impl Replies {
     }
 }
 
-/// What a message holds until the reply to it has ended.
-struct Admission {
-    /// Counts the reply for its user.
-    lease: Option<Lease>,
-    /// The channel's turn, if its replies run one at a time.
-    turn: Option<Lease>,
-}
-
 /// The span of a message since its arrival, under that of its connection's handshake.
 fn message_span(sender: &Sender, message: &CheckedMessage) -> Span {
     let mut span = Span::start(&sender.trace, Kind::Internal, || "message".into());
@@ -202,15 +152,6 @@ fn message_span(sender: &Sender, message: &CheckedMessage) -> Span {
         }
     }
     span
-}
-
-label_enum! {
-    /// The outcome of the span of a message that was not relayed.
-    enum NotRelayed {
-        /// It was a duplicate, and got the answer of the first one; or it could not be checked.
-        Answered => "answered",
-        Refused => "refused",
-    }
 }
 
 /// The outcome of the span of a request.
@@ -236,3 +177,6 @@ fn span_outcome(relayed: &Result<Accepted, RelayError>) -> (RequestOutcome, Span
         ) => (RequestOutcome::Unavailable, SpanStatus::Error),
     }
 }
+
+#[cfg(test)]
+mod tests;

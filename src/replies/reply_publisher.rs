@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::history_mark::HistoryMark;
 use crate::broker::{
     Cancellation, PublishError, PublishOnce, Published, Publisher, TerminalEvent, end_key,
 };
@@ -25,11 +26,18 @@ pub(super) struct ReplyPublisher {
     task: Task,
     /// The number of events so far, without the terminal one.
     count: Cell<u64>,
+    /// The mark of the generation in the history was removed with its terminal event.
+    has_removed_mark: Cell<bool>,
 }
 
 impl ReplyPublisher {
     pub fn new(publisher: &Publisher, task: &Task) -> Self {
-        Self { publisher: publisher.clone(), task: task.clone(), count: Cell::new(0) }
+        Self {
+            publisher: publisher.clone(),
+            task: task.clone(),
+            count: Cell::new(0),
+            has_removed_mark: Cell::new(false),
+        }
     }
 
     /// Publishes an event that does not end the generation. Returns false if the generation has ended, on whichever
@@ -61,7 +69,17 @@ impl ReplyPublisher {
         let Task { channel, id } = &self.task;
         let once = PublishOnce { key: self.end_key(), number: 1, ttl: REMEMBERED, unless: None };
         let terminal = TerminalEvent { task_id: id.clone(), json, once, cancellation };
-        self.retry(|| self.publisher.end_generation(channel, &terminal)).await.map(|_| ())
+        let ended = self.retry(|| self.publisher.end_generation(channel, &terminal)).await?;
+        self.has_removed_mark.set(!ended.duplicate && self.publisher.removes_marks());
+        Ok(())
+    }
+
+    /// Removes the mark of the generation, unless that was done with its terminal event.
+    pub async fn remove(&self, mark: HistoryMark) {
+        match self.has_removed_mark.get() {
+            true => mark.leave_set(),
+            false => mark.remove().await,
+        }
     }
 
     fn end_key(&self) -> String {

@@ -101,7 +101,8 @@ impl ReplyRecord {
             return;
         }
         let (path, user) = (self.route.path.as_str(), usage_key(&self.sender));
-        self.limits.charge_usage(tokens, path, &self.params, &user, rate).await;
+        // In a box, because most routes do not charge.
+        Box::pin(self.limits.charge_usage(tokens, path, &self.params, &user, rate)).await;
     }
 
     /// Counts the usage of a reply that has ended, and charges it if this was not done with its terminal event.

@@ -81,7 +81,7 @@ impl Replies {
         sender: &Sender,
         message: RelayedMessage,
         (message_id, data): (&str, &RawValue),
-        mut reply: Reply,
+        mut reply: Box<Reply>,
     ) {
         let RelayedMessage { mark, lease, turn, context, .. } = message;
         let generations = &self.services.generations;
@@ -128,16 +128,17 @@ impl Replies {
             turn,
         };
         let (replies, tracked) = (Rc::clone(self), self.services.shutdown.track());
-        tokio::task::spawn_local(async move {
+        // In a box, because a task moves its future several times.
+        tokio::task::spawn_local(Box::pin(async move {
             streamed.run(reply).await;
             replies.flush_when_draining().await;
             drop(tracked);
-        });
+        }));
     }
 }
 
 impl StreamedReply {
-    async fn run(self, reply: Reply) {
+    async fn run(self, reply: Box<Reply>) {
         let Task { channel, id } = self.guard.task();
         let ledger = &self.replies.services.generations.ledger;
         // Before the first event is published, so that every client that learns of the task can cancel it, and
@@ -150,7 +151,7 @@ impl StreamedReply {
         self.reply_record.post(id, channel, end, shutdown, self.posts_end_after);
         // The next message of the channel does not wait for the rest.
         drop(self.turn);
-        self.mark.remove().await;
+        self.publisher.remove(self.mark).await;
         self.route_metrics.replies.ended(channel, end, reason, self.context.received_at, id);
         self.context.spans.end(end);
         if end == GenerationEnd::EngineDown {
@@ -159,7 +160,7 @@ impl StreamedReply {
         }
     }
 
-    async fn publish(&self, mut reply: Reply) -> Result<Ended, PublishError> {
+    async fn publish(&self, mut reply: Box<Reply>) -> Result<Ended, PublishError> {
         let spans = self.context.spans.clone();
         let mut timing =
             ReplyTiming::new(Arc::clone(&self.route_metrics.replies), self.context.received_at)
@@ -177,7 +178,7 @@ impl StreamedReply {
                 Next::Broken(_) if is_complete => break,
                 Next::Broken(broken) => {
                     self.abort(reply);
-                    return self.publish_lost(&broken).await;
+                    return Box::pin(self.publish_lost(&broken)).await;
                 }
                 Next::TakenOver => {
                     self.abort(reply);
@@ -198,7 +199,7 @@ impl StreamedReply {
                 ReplyEvent::Publication(json) => (String::new(), json),
                 ReplyEvent::End(conclusion) => {
                     self.abort(reply);
-                    return self.publish_end(conclusion, timing).await;
+                    return Box::pin(self.publish_end(conclusion, timing)).await;
                 }
             };
             if name == EventName::ProcessingStarted.label() {
@@ -207,7 +208,9 @@ impl StreamedReply {
             if self.ends_reply(&name) {
                 self.reply_record.close(reply.finish());
                 match self.publish_terminal(json).await {
-                    Err(PublishError::TooLarge) => return self.publish_lost(&TOO_LARGE).await,
+                    Err(PublishError::TooLarge) => {
+                        return Box::pin(self.publish_lost(&TOO_LARGE)).await;
+                    }
                     published => published?,
                 }
                 if name == EventName::Error.label() {
@@ -226,7 +229,7 @@ impl StreamedReply {
                 Err(error) => {
                     self.abort(reply);
                     return match error {
-                        PublishError::TooLarge => self.publish_lost(&TOO_LARGE).await,
+                        PublishError::TooLarge => Box::pin(self.publish_lost(&TOO_LARGE)).await,
                         error => Err(error),
                     };
                 }
@@ -249,7 +252,7 @@ impl StreamedReply {
     }
 
     /// Reads no more of a reply, and aborts its request if it has not ended.
-    fn abort(&self, reply: Reply) {
+    fn abort(&self, reply: Box<Reply>) {
         self.reply_record.close(reply.abort());
     }
 
@@ -341,3 +344,6 @@ impl StreamedReply {
         &self.guard.task().id
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,8 @@ impl Replies {
         if sender.route.generations.concurrent == Concurrent::Parallel {
             return Ok(None);
         }
-        let (outcome, result) = self.wait_for_turn(sender, claim).await;
+        // In a box, so that it takes no room where messages are relayed at once.
+        let (outcome, result) = Box::pin(self.wait_for_turn(sender, claim)).await;
         sender.route_metrics.messages.turn(outcome);
         result
     }

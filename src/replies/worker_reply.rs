@@ -211,11 +211,12 @@ impl ReplyMonitor {
         }
         self.report_unheard(&stop);
         self.reply.guard.remove();
-        let end = self.conclude(&stop).await.unwrap_or(GenerationEnd::EngineDown);
+        // In a box, so that it takes no room while the reply runs.
+        let end = Box::pin(self.conclude(&stop)).await.unwrap_or(GenerationEnd::EngineDown);
         let WorkerReply { mark, context, entry, turn, task, .. } = self.reply;
         // The next message of the channel, and of the client, does not wait for the rest.
         drop((turn, task));
-        mark.remove().await;
+        self.publisher.remove(mark).await;
         self.route_metrics.replies.ended(channel, end, None, context.received_at, id);
         context.spans.end(end);
         if end == GenerationEnd::EngineDown {
@@ -234,7 +235,7 @@ impl ReplyMonitor {
 
     async fn wait(&self) -> Stop {
         let mut task_end = self.task_end();
-        let mut ended_before = Box::pin(self.ended_before());
+        let mut ended_before = self.ended_before();
         let confirmation = task_end.as_ref().map_or(Duration::ZERO, |_| END_CONFIRMATION);
         let mut ended = pin!(self.reply.tracked.ended(confirmation));
         let warning = self.route.generations.first_event_warning;
@@ -244,7 +245,7 @@ impl ReplyMonitor {
             let next = due.fold(self.ends, Instant::min);
             tokio::select! {
                 end = completed(&mut task_end) => return Stop::TaskEnded(end),
-                () = &mut ended_before => return Stop::EndedBefore,
+                () = completed(&mut ended_before) => return Stop::EndedBefore,
                 () = &mut ended => return Stop::Ended,
                 () = self.reply.guard.cancelled() => return Stop::Cancelled,
                 () = self.reply.entry.taken() => return Stop::TakenOver,
@@ -278,13 +279,10 @@ impl ReplyMonitor {
         }))
     }
 
-    /// Completes if the reply has ended while no node monitored it.
-    async fn ended_before(&self) {
-        if self.is_taken_over {
-            self.replies.find_unheard_end(self.reply.guard.task()).await;
-        } else {
-            std::future::pending().await
-        }
+    /// Completes if the reply has ended while no node monitored it. `None` if this node always has.
+    fn ended_before(&self) -> Option<Pin<Box<dyn Future<Output = ()> + '_>>> {
+        let find = || self.replies.find_unheard_end(self.reply.guard.task());
+        self.is_taken_over.then(|| -> Pin<Box<dyn Future<Output = ()> + '_>> { Box::pin(find()) })
     }
 
     /// Reports a reply that ends although nothing of it was heard. A task that fails need not have published anything.
@@ -385,3 +383,6 @@ impl ReplyMonitor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,8 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::broker::Broker;
 use crate::config::{AuthSource, Route, UpstreamKind};
 use crate::limits::{ConnectionPermit, IpPermit, Lease};
@@ -234,6 +236,8 @@ impl From<AuthSource> for CredentialKind {
 pub struct Arrival {
     /// Bytes that came right behind the handshake.
     pub early: Vec<u8>,
+    /// The 101 response if it has not been sent, so that it leaves with `connected`.
+    pub head: Bytes,
     /// The position at which the client lost its previous connection.
     pub resume: Option<ResumePoint>,
     /// The socket that the upstream has opened for it; only where the route asks the upstream before the 101.

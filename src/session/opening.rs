@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -25,6 +25,9 @@ const REFUSED_MESSAGE_BYTES: usize = 1024;
 /// How many messages and other frames of a refused client are read before its close is due.
 const REFUSED_EVENTS: usize = 32;
 
+/// How long the 101 response may wait for `connected`.
+const HEAD_DELAY: Duration = Duration::from_millis(20);
+
 /// How long a refused client may take to close.
 const REFUSED_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -38,9 +41,10 @@ pub async fn open(
     permits: Permits,
 ) {
     client.share_channel(&services.broker);
-    let Arrival { mut early, resume, upstream } = arrival;
+    let Arrival { mut early, head, resume, upstream } = arrival;
     let route = client.route();
     let socket = Rc::new(Socket::new(stream, route.max_message_bytes, route.send_queue));
+    socket.send_with_next(head);
     let session = Rc::new(Session::new(services, Rc::clone(&socket), client, permits));
     // From here on the guard gives everything back, whatever happens.
     let drive = Drive::begin(&session);
@@ -50,6 +54,7 @@ pub async fn open(
     // `connected` comes before the first publication.
     let replay = Replay::begin(&session);
     let opening = session.begin(resume, replay, upstream);
+    let opening = send_head_in_time(&socket, opening);
     let has_panicked = AssertUnwindSafe(opening).catch_unwind().await.is_err();
     if has_panicked {
         session.close_after_panic();
@@ -69,6 +74,21 @@ pub async fn open(
             });
         }
     };
+}
+
+/// Runs `opening`, which sends something at its end. What waits for that leaves by itself if it takes long.
+async fn send_head_in_time(socket: &Socket, opening: impl Future<Output = ()>) {
+    let mut opening = pin!(opening);
+    tokio::select! {
+        biased;
+        () = &mut opening => {}
+        () = tokio::time::sleep(HEAD_DELAY) => {
+            socket.send_waiting();
+            opening.await;
+        }
+    }
+    // The opening may have ended without an event.
+    socket.send_waiting();
 }
 
 /// Sends at most one event and closes, in a way that a browser's script can read: for refused clients, and

@@ -60,17 +60,17 @@ impl Socket {
         Self { forwarding: Some(Box::new(forwarding)), ..Self::new(stream, 0, queue) }
     }
 
-    /// Registers the task of `cx` as the one that drives this socket, and writes what waits. `Err` if the connection has
-    /// ended.
-    pub fn poll_output(&self, cx: &mut Context<'_>) -> Result<(), ()> {
+    /// Registers the task of `cx` as the one that drives this socket, and writes what waits. Returns whether the
+    /// connection goes on.
+    pub fn poll_output(&self, cx: &mut Context<'_>) -> bool {
         if !self.waker.borrow().will_wake(cx.waker()) {
             *self.waker.borrow_mut() = cx.waker().clone();
         }
         if self.is_broken.get() || self.poll_flush(cx).is_err() || self.poll_end(cx).is_err() {
             self.mark_ended();
-            return Err(());
+            return false;
         }
-        Ok(())
+        true
     }
 
     /// Makes one read. `Ready(0)` if the peer's half has ended or broken.

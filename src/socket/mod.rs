@@ -206,6 +206,20 @@ impl Socket {
         self.send(frame::text(text));
     }
 
+    /// Sends `bytes` with the next frame, or by [`Socket::send_waiting`].
+    pub fn send_with_next(&self, bytes: Bytes) {
+        if !bytes.is_empty() {
+            self.outbox.borrow_mut().push_page(bytes);
+        }
+    }
+
+    /// Sends what waits, as far as the kernel takes it.
+    pub fn send_waiting(&self) {
+        if !self.outbox.borrow().is_empty() && !self.is_broken.get() {
+            self.flush();
+        }
+    }
+
     pub fn ping(&self) {
         if let Some(forwarding) = &self.forwarding {
             return self.ping_between_frames(forwarding);

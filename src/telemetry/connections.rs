@@ -1,11 +1,12 @@
 //! Client connections: the listener, handshakes, open and closed connections.
 
+use std::collections::HashMap;
 use std::error::Error as _;
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, SharedString};
+use metrics::{Counter, Gauge, Histogram, SharedString};
 use tracing::{debug, error, info, warn};
 
 use super::credentials::{RefusalDetails, RejectionCause};
@@ -64,6 +65,9 @@ label_enum! {
     }
 }
 
+/// The counter of admitted handshakes of each route and fixed reply that had one. Each configuration adds only its own.
+static ADMITTED: LazyLock<RwLock<HashMap<Box<str>, Counter>>> = LazyLock::new(RwLock::default);
+static DURATION: LazyLock<Histogram> = LazyLock::new(|| HANDSHAKE_DURATION.get());
 static OPEN_SOCKETS: LazyLock<Gauge> = LazyLock::new(|| CLIENT_SOCKETS.get());
 static QUEUED_BYTES: LazyLock<Gauge> = LazyLock::new(|| SEND_QUEUE.get());
 
@@ -187,6 +191,17 @@ label_enum! {
     }
 }
 
+fn count_admitted(route: &str) {
+    let counted = ADMITTED.read().unwrap_or_else(PoisonError::into_inner).get(route).cloned();
+    let counter = counted.unwrap_or_else(|| {
+        let counter = HANDSHAKES.at([route, HandshakeOutcome::Admitted.label()].map(str::to_owned));
+        let mut all = ADMITTED.write().unwrap_or_else(PoisonError::into_inner);
+        all.insert(route.into(), counter.clone());
+        counter
+    });
+    counter.increment(1);
+}
+
 /// A handshake was decided; `Err` is the reason of the rejection, and `details` are about it.
 pub fn handshake_finished(
     attempt: Attempt<'_>,
@@ -195,8 +210,11 @@ pub fn handshake_finished(
     took: Duration,
 ) {
     let outcome = decision.err().map_or(HandshakeOutcome::Admitted, HandshakeOutcome::Rejected);
-    HANDSHAKES.at([attempt.route.to_owned(), outcome.to_string()]).increment(1);
-    HANDSHAKE_DURATION.get().record(took);
+    match decision {
+        Ok(_) => count_admitted(attempt.route),
+        Err(_) => HANDSHAKES.at([attempt.route.to_owned(), outcome.to_string()]).increment(1),
+    }
+    DURATION.record(took);
     let Attempt { route, connection, request, ip } = attempt;
     let took_ms = millis(took);
     if let Err(cause) = decision

@@ -11,6 +11,8 @@ use crate::protocol::{UserId, label_enum};
 metrics! {
     /// JWTs: accepted, or the reason of the rejection.
     JWTS_VERIFIED = counter "tidegate_jwts_verified_total" [outcome: words(&[JwtOutcome::LABELS])];
+    /// Accepted JWTs whose signature was not checked again, because it was verified before.
+    JWTS_VERIFIED_BEFORE = counter "tidegate_jwts_verified_before_total";
     /// Checks of the session version that a valid JWT names, by outcome.
     SESSIONS_CHECKED = counter "tidegate_sessions_checked_total" [outcome: words(&[SessionCheck::LABELS])];
     /// Fetches of the JSON Web Key Set.
@@ -82,6 +84,11 @@ pub fn verified(outcome: Result<(), JwtFailure>) {
     let outcome = outcome.map_or(JwtOutcome::Accepted, JwtOutcome::Rejected).label();
     JWTS_VERIFIED.at([outcome]).increment(1);
     debug!(target: AUDIT, event = "jwt_verified", outcome, claim, "a JWT was verified");
+}
+
+/// The signature of a JWT was verified before.
+pub fn verified_before() {
+    JWTS_VERIFIED_BEFORE.get().increment(1);
 }
 
 label_enum! {

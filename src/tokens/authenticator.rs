@@ -127,11 +127,12 @@ impl Authenticator {
     /// Verifies a JWT (see [`JwtVerifier::verify`]) and, where configured, that its session has not ended.
     pub async fn verify(&self, jwt: &str) -> Result<Identity, CredentialRejection> {
         let verified = self.jwts.verify(jwt).await;
-        let (identity, claims) = verified.map_err(CredentialRejection::Jwt)?;
-        if let (Some(versions), Some(user_id)) = (&self.versions, &identity.user_id) {
+        let verified = verified.map_err(CredentialRejection::Jwt)?;
+        if let (Some(versions), Some(user_id)) = (&self.versions, &verified.identity.user_id) {
+            let claims = verified.claims().map_err(|why| CredentialRejection::Jwt(why.into()))?;
             versions.check(user_id, &claims).await?;
         }
-        Ok(identity)
+        Ok(verified.identity.clone())
     }
 
     /// Returns the store of connection tokens.

@@ -1,6 +1,6 @@
 //! The formats that divide a body into events.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::event::{self, MAX_EVENT_BYTES};
 use super::json_values::JsonValues;
@@ -15,9 +15,12 @@ pub(super) enum Format {
     DataStream(LineParser),
     /// One JSON value, several, or an array of them.
     Json(JsonValues),
-    /// The first byte decides, because the header does not say.
-    Undecided,
+    /// The first bytes decide, because the header does not say. It keeps them until they are enough, at most three.
+    Undecided(Vec<u8>),
 }
+
+/// The beginning of lines that only a data stream has.
+const AI_SDK_UI: &[u8] = b"aui-";
 
 /// One event of the body.
 pub(super) struct Frame {
@@ -60,6 +63,26 @@ impl Format {
         Self::Json(JsonValues::default())
     }
 
+    /// The format of a body whose header does not name it.
+    pub fn undecided() -> Self {
+        Self::Undecided(Vec::new())
+    }
+
+    /// Returns the format of a body that begins with `start`; `None` = more of it decides.
+    ///
+    /// Backends that write a data stream by themselves may lack its header: it begins with a line such as `0:"Hi"`.
+    fn of_beginning(start: &[u8]) -> Option<Self> {
+        let is_code = |code: &u8| code.is_ascii_digit() || code.is_ascii_lowercase();
+        match start {
+            [b'{' | b'[' | b'"', ..] => Some(Self::json()),
+            [code, b':', b'"' | b'{' | b'[', ..] if is_code(code) => Some(Self::data_stream()),
+            [code] | [code, b':'] if is_code(code) => None,
+            _ if start.starts_with(AI_SDK_UI) => Some(Self::data_stream()),
+            _ if AI_SDK_UI.starts_with(start) || sse::BOM.starts_with(start) => None,
+            _ => Some(Self::sse()),
+        }
+    }
+
     /// Takes bytes from `input` up to the end of the next event, or all of them, and then returns `None`.
     pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Frame>, EventTooLarge> {
         Ok(match self {
@@ -67,16 +90,18 @@ impl Format {
             Self::Ndjson(parser) => parser.next(input)?.map(Frame::unnamed),
             Self::DataStream(parser) => parser.next(input)?.map(Frame::of_line),
             Self::Json(parser) => parser.next(input)?.map(Frame::unnamed),
-            Self::Undecided => {
-                let start = strip_bom(input).trim_ascii_start();
-                match start.first() {
+            Self::Undecided(kept) => {
+                if !kept.is_empty() {
+                    kept.extend_from_slice(input);
+                    *input = std::mem::take(kept).into();
+                }
+                skip_blank(input);
+                match Self::of_beginning(input) {
+                    Some(format) => *self = format,
                     None => {
-                        input.clear();
+                        *kept = std::mem::take(input).into();
                         return Ok(None);
                     }
-                    Some(b'{' | b'[' | b'"') => *self = Self::json(),
-                    Some(_) if is_data_stream(start) => *self = Self::data_stream(),
-                    Some(_) => *self = Self::sse(),
                 }
                 return self.next(input);
             }
@@ -90,7 +115,8 @@ impl Format {
             Self::Ndjson(parser) => parser.take_unfinished().map(Frame::unnamed),
             Self::DataStream(parser) => parser.take_unfinished().map(Frame::of_line),
             Self::Json(parser) => parser.take_unfinished().map(Frame::unnamed),
-            Self::Undecided => None,
+            // No format has an event of so few bytes.
+            Self::Undecided(_) => None,
         };
         match frame {
             None => Rest::Nothing,
@@ -102,13 +128,14 @@ impl Format {
     }
 }
 
-/// Whether text begins with a line of a data stream, such as `0:"Hi"`. Backends that write one by themselves may lack its
-/// header.
-fn is_data_stream(start: &[u8]) -> bool {
-    let is_code = |code: &u8| code.is_ascii_digit() || code.is_ascii_lowercase();
-    match start {
-        [code, b':', b'"' | b'{' | b'[', ..] => is_code(code),
-        _ => start.starts_with(b"aui-"),
+/// Removes what a body may have before its first event: white space and byte order marks.
+fn skip_blank(input: &mut Bytes) {
+    loop {
+        let start = strip_bom(input).trim_ascii_start();
+        if start.len() == input.len() {
+            return;
+        }
+        input.advance(input.len() - start.len());
     }
 }
 
@@ -138,3 +165,6 @@ impl Frame {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

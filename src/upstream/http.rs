@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderName, HeaderValue, USER_AGENT};
+use hyper::header::{
+    ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT,
+};
 use hyper::{Request, Response, Uri};
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 use tokio::time::{Instant, timeout_at};
@@ -15,13 +16,16 @@ use super::message::user_in_template;
 use super::response::{self, RelayResponse};
 use super::{Message, NO_RESPONSE, RelayError, payload, signature, template};
 use crate::config::{self, RequestBody};
-use crate::http_client::{self, Failure, HttpClient, RequestError, error_chain};
+use crate::http_client::{self, ExchangeClient, FailedRequest, Failure, ResponseBody, error_chain};
 use crate::protocol::{Template, UnfitForUrl, UrlValue};
 use crate::telemetry::upstreams::UpstreamMetrics;
 
 pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+/// The most headers that each request has.
+const HEADERS: usize = 9;
 
 const ACCEPTED: &str = "application/json, text/event-stream, application/x-ndjson";
 
@@ -33,7 +37,7 @@ const NOT_BEFORE_COLON: &AsciiSet = &NOT_IN_HEADER.add(b':');
 
 /// The relaying of one message to one upstream.
 pub(super) struct Relay<'a> {
-    pub client: &'a HttpClient,
+    pub client: &'a ExchangeClient,
     pub config: &'a config::HttpUpstream,
     pub metrics: &'a UpstreamMetrics,
     pub message: &'a Message,
@@ -46,7 +50,7 @@ pub(super) struct Relay<'a> {
 }
 
 enum Attempt {
-    Answered(Response<Incoming>),
+    Answered(Response<ResponseBody>),
     /// The upstream cannot have received the request; the text says why.
     NotSent(String),
     /// The upstream may have received the request; the text says what went wrong.
@@ -70,7 +74,7 @@ impl Relay<'_> {
     async fn send_with_retries(
         &self,
         pending: &mut PendingRequest<'_>,
-    ) -> Result<Response<Incoming>, (RelayError, String)> {
+    ) -> Result<Response<ResponseBody>, (RelayError, String)> {
         let unavailable = |reason| (RelayError::Unavailable, reason);
         let mut retries_left = self.config.retries;
         loop {
@@ -108,10 +112,10 @@ impl Relay<'_> {
         let sent = match timeout_at(self.deadline, sending).await {
             // The upstream closed an idle connection as the request was sent. If it has received the request all the
             // same, it knows it by its idempotency key.
-            Ok(Err(error)) if http_client::was_closed_while_idle(&error) => {
+            Ok(Err(error)) if error.was_closed_while_idle() => {
                 self.metrics.request_retried(self.message.log_fields(), &error_chain(&error));
                 let again = self.client.request_on_new_connection(self.request(replica)?);
-                timeout_at(self.deadline, again).await
+                timeout_at(self.deadline, Box::pin(again)).await
             }
             sent => sent,
         };
@@ -130,19 +134,18 @@ impl Relay<'_> {
 
     fn request(&self, replica: usize) -> Result<Request<Full<Bytes>>, String> {
         let (message, config) = (self.message, &self.config.request);
-        let mut request = Request::builder()
-            .method(config.method.clone())
-            .uri(self.urls[replica].clone())
-            .header(IDEMPOTENCY_KEY, idempotency_key(message))
-            .header(X_REQUEST_ID, &message.task_id)
-            .header(TRACEPARENT, message.trace.child())
-            .header(ACCEPT_ENCODING, "identity");
+        let value = |text: String| {
+            HeaderValue::try_from(text).map_err(|error| format!("invalid request: {error}"))
+        };
+        // Room for all that follow, and for `Host`.
+        let mut headers = HeaderMap::with_capacity(HEADERS + config.headers.len());
+        headers.insert(IDEMPOTENCY_KEY, value(idempotency_key(message))?);
+        headers.insert(X_REQUEST_ID, value(message.task_id.clone())?);
+        headers.insert(TRACEPARENT, value(message.trace.child())?);
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         if let Some(secret) = &self.config.signing_secret {
-            request = request.header(signature::HEADER, signature::sign(secret, &self.body));
+            headers.insert(signature::HEADER, value(signature::sign(secret, &self.body))?);
         }
-        let request = request.body(Full::new(self.body.clone()));
-        let mut request = request.map_err(|error| format!("invalid request: {error}"))?;
-        let headers = request.headers_mut();
         // Those of the configuration and of the client take the place of these.
         headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
         headers.insert(USER_AGENT, HeaderValue::from_static(http_client::USER_AGENT));
@@ -153,8 +156,12 @@ impl Relay<'_> {
             headers.insert(name, value.clone());
         }
         if let Some(forwarded) = &message.forwarded {
-            forwarded.add_to(&config.forward, headers);
+            forwarded.add_to(&config.forward, &mut headers);
         }
+        let mut request = Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = config.method.clone();
+        *request.uri_mut() = self.urls[replica].clone();
+        *request.headers_mut() = headers;
         Ok(request)
     }
 }
@@ -195,12 +202,15 @@ pub(super) fn body(config: &config::HttpRequest, message: &Message) -> Result<By
 
 /// Returns `<user or connection>:<message id>`, which is the same when a client sends a message again.
 fn idempotency_key(message: &Message) -> String {
-    let sender = match &message.user_id {
-        Some(user) => user.to_string(),
-        None => message.connection_id.to_string(),
-    };
-    let sender = utf8_percent_encode(&sender, NOT_BEFORE_COLON);
-    format!("{sender}:{}", utf8_percent_encode(&message.message_id, NOT_IN_HEADER))
+    let mut key = String::with_capacity(32 + ":".len() + message.message_id.len());
+    match &message.user_id {
+        Some(user) => key.extend(utf8_percent_encode(&user.to_string(), NOT_BEFORE_COLON)),
+        // Hex digits need no encoding.
+        None => message.connection_id.bits().with_hex(|digits| key.push_str(digits)),
+    }
+    key.push(':');
+    key.extend(utf8_percent_encode(&message.message_id, NOT_IN_HEADER));
+    key
 }
 
 /// Returns a random delay of 50 to 500 ms, so that retries after a restart of the upstream are spread out.
@@ -210,8 +220,8 @@ fn retry_delay() -> Duration {
 }
 
 /// Returns what is wrong with an answer; `None` = there was none.
-pub(super) fn bad_answer(error: &RequestError) -> Option<RelayError> {
-    match http_client::failure(error) {
+pub(super) fn bad_answer(error: &impl FailedRequest) -> Option<RelayError> {
+    match error.failure() {
         Failure::HeadTooLarge => Some(RelayError::HeadTooLarge),
         Failure::Malformed => Some(RelayError::Malformed),
         Failure::Lost | Failure::Unreachable => None,
@@ -219,8 +229,8 @@ pub(super) fn bad_answer(error: &RequestError) -> Option<RelayError> {
 }
 
 /// Returns the reason for the log. It says first what is wrong with an answer.
-pub(super) fn describe(error: &RequestError) -> String {
-    let what = match http_client::failure(error) {
+pub(super) fn describe(error: &impl FailedRequest) -> String {
+    let what = match error.failure() {
         Failure::HeadTooLarge => "the head of its answer is too large",
         Failure::Malformed => "its answer is not HTTP/1.1",
         Failure::Lost => "the connection was lost before it answered",

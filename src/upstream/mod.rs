@@ -13,7 +13,7 @@ use hyper::Uri;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::{self, OnDisconnect, UpstreamKind};
-use crate::http_client::{self, HttpClient};
+use crate::http_client::{self, ExchangeClient, HttpClient};
 use crate::protocol::{ChannelName, EventName, Params, TemplateContext, TraceContext, UserId};
 use crate::telemetry::spans::{Kind, Span};
 use crate::telemetry::upstreams::RequestOutcome;
@@ -79,8 +79,10 @@ pub use websocket::{
 #[derive(Clone)]
 pub struct Upstreams {
     shared: SharedUpstreams,
-    /// The clients of the HTTP and WebSocket upstreams, by the names of `shared`.
-    clients: Arc<BTreeMap<String, HttpClient>>,
+    /// The clients of the HTTP upstreams, by the names of `shared`.
+    clients: Arc<BTreeMap<String, ExchangeClient>>,
+    /// The clients by which sockets are opened at the WebSocket upstreams, in the same way.
+    opening: Arc<BTreeMap<String, HttpClient>>,
     /// The clients by which ended replies are posted, in the same way.
     posting: Arc<BTreeMap<String, HttpClient>>,
 }
@@ -97,35 +99,26 @@ impl Upstreams {
     }
 
     fn build(shared: &SharedUpstreams, previous: Option<&Self>) -> Self {
-        let client = |(name, upstream): (&String, &Arc<Upstream>)| {
-            let unchanged = previous.and_then(|previous| {
-                let is_same = Arc::ptr_eq(previous.shared.get(name)?, upstream);
-                previous.clients.get(name).filter(|_| is_same)
-            });
-            if let Some(client) = unchanged {
-                return Some((name.clone(), client.clone()));
+        let client = |upstream: &Upstream| match (&upstream.config.kind, &upstream.transport) {
+            (UpstreamKind::Http(_), Transport::Http(tls)) => {
+                Some(ExchangeClient::new(tls, connect_timeout(upstream)))
             }
-            let Transport::Http(tls) = &upstream.transport else { return None };
+            _ => None,
+        };
+        let opening = |upstream: &Upstream| match (&upstream.config.kind, &upstream.transport) {
             // The connection of a WebSocket is never reused.
-            let is_socket = matches!(upstream.config.kind, UpstreamKind::WebSocket(_));
-            let max_idle = if is_socket { 0 } else { usize::MAX };
-            let replicas = upstream.config.urls().len();
-            let timeout = http_client::share_of_timeout(upstream.config.timeout, replicas);
-            let client = http_client::new(tls, timeout, max_idle);
-            Some((name.clone(), client))
+            (UpstreamKind::WebSocket(_), Transport::Http(tls)) => {
+                Some(http_client::new(tls, connect_timeout(upstream), 0))
+            }
+            _ => None,
         };
-        let clients = Arc::new(shared.iter().filter_map(client).collect());
-        let posting = |(name, upstream): (&String, &Arc<Upstream>)| {
-            let on_complete = upstream.on_complete.as_ref()?;
-            let unchanged = previous.and_then(|previous| {
-                let is_same = Arc::ptr_eq(previous.shared.get(name)?, upstream);
-                previous.posting.get(name).filter(|_| is_same)
-            });
-            let client = unchanged.cloned().unwrap_or_else(|| on_complete.client());
-            Some((name.clone(), client))
-        };
-        let posting = Arc::new(shared.iter().filter_map(posting).collect());
-        Self { shared: shared.clone(), clients, posting }
+        let posting = |upstream: &Upstream| Some(upstream.on_complete.as_ref()?.client());
+        Self {
+            shared: shared.clone(),
+            clients: each(shared, previous.map(|it| (&it.shared, &*it.clients)), client),
+            opening: each(shared, previous.map(|it| (&it.shared, &*it.opening)), opening),
+            posting: each(shared, previous.map(|it| (&it.shared, &*it.posting)), posting),
+        }
     }
 
     /// `None` = no upstream has this name.
@@ -250,13 +243,34 @@ impl Upstreams {
     }
 }
 
+/// Makes something for each upstream, or takes what was made before for one that has not changed.
+fn each<T: Clone>(
+    shared: &SharedUpstreams,
+    previous: Option<(&SharedUpstreams, &BTreeMap<String, T>)>,
+    make: impl Fn(&Upstream) -> Option<T>,
+) -> Arc<BTreeMap<String, T>> {
+    let made = |(name, upstream): (&String, &Arc<Upstream>)| {
+        let unchanged = previous.and_then(|(shared, made)| {
+            let is_same = Arc::ptr_eq(shared.get(name)?, upstream);
+            made.get(name).filter(|_| is_same).cloned()
+        });
+        Some((name.clone(), unchanged.or_else(|| make(upstream))?))
+    };
+    Arc::new(shared.iter().filter_map(made).collect())
+}
+
+/// The time to connect to one replica, so that all can be tried within the upstream's timeout.
+fn connect_timeout(upstream: &Upstream) -> Duration {
+    http_client::share_of_timeout(upstream.config.timeout, upstream.config.urls().len())
+}
+
 const NO_RESPONSE: &str = "no answer in time";
 const UNFIT_FOR_URL: &str = "messages cannot be sent under this name or on this channel";
 
 async fn relay_http(
     upstream: &Upstream,
     config: &config::HttpUpstream,
-    client: &HttpClient,
+    client: &ExchangeClient,
     message: &Message,
 ) -> Result<Accepted, RelayError> {
     let Upstream { gate, .. } = upstream;
@@ -265,7 +279,11 @@ async fn relay_http(
         gate.metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
         RelayError::rejected(text)
     };
-    let urls = config.urls.iter().map(|url| http::url(url, message));
+    let urls = config.urls.iter().zip(&upstream.fixed_urls);
+    let urls = urls.map(|(template, fixed)| match fixed {
+        Some(url) => Ok(url.clone()),
+        None => http::url(template, message),
+    });
     let urls: Result<Vec<Uri>, _> = urls.collect();
     let urls = urls.map_err(|text| not_sent(text.to_owned()))?;
     let body = http::body(&config.request, message).map_err(not_sent)?;

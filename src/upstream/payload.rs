@@ -6,6 +6,9 @@ use serde_json::value::RawValue;
 use super::Message;
 use crate::protocol::{ConnectionId, Params, RequestId, UserId};
 
+/// Room for the names and ids beside the message, so that the buffer seldom grows.
+const OTHER_BYTES: usize = 512;
+
 #[derive(Serialize)]
 struct Payload<'a> {
     message: &'a str,
@@ -45,6 +48,9 @@ pub(super) fn json(message: &Message) -> Result<Vec<u8>, String> {
         task_id: &message.task_id,
         traceparent: message.trace.of_own_span(),
     };
-    serde_json::to_vec(&payload)
-        .map_err(|error| format!("the message cannot be written as JSON: {error}"))
+    let mut json =
+        Vec::with_capacity(payload.message.len() + payload.data.get().len() + OTHER_BYTES);
+    serde_json::to_writer(&mut json, &payload)
+        .map_err(|error| format!("the message cannot be written as JSON: {error}"))?;
+    Ok(json)
 }

@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use hyper::body::{Body, Incoming};
+use hyper::body::Body;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
 use hyper::{Response, StatusCode};
 use serde::de::IgnoredAny;
@@ -17,7 +17,7 @@ use super::dialect::{Failure, detect, dialect_of_headers};
 use super::event::is_json;
 use super::format::Format;
 use super::{Limited, RelayError};
-use crate::http_client::{BodyError, DecodedBody};
+use crate::http_client::{BodyError, DecodedBody, ResponseBody};
 use crate::protocol::{Dialect, MAX_TASK_ID_BYTES, strip_bom};
 use crate::sse;
 use crate::telemetry::upstreams::UpstreamMetrics;
@@ -75,7 +75,7 @@ pub(super) fn describe_status<B>(response: &Response<B>) -> String {
 
 /// Interprets a response. A body that is not streamed is read until `deadline`.
 pub(super) async fn read(
-    response: Response<Incoming>,
+    response: Response<ResponseBody>,
     dialect: Dialect,
     deadline: Instant,
     metrics: &UpstreamMetrics,
@@ -134,7 +134,7 @@ fn accepted(status: StatusCode, body: Option<&[u8]>) -> RelayResponse {
 /// Reads JSON of which only its first value says whether it is the reply of an API. Any other JSON has the meaning that it
 /// has without a dialect.
 async fn read_unknown_json(
-    response: Response<Incoming>,
+    response: Response<ResponseBody>,
     format: Format,
     deadline: Instant,
     metrics: &UpstreamMetrics,
@@ -193,7 +193,7 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<u64> {
 
 /// Returns the format of a streamed body; `None` = the body is not a stream. Some responses have no body
 /// whatever their headers say. Where replies have the dialect of an API, any other body of a 200 is a reply as well.
-fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Format> {
+fn stream_format(response: &Response<ResponseBody>, dialect: Dialect) -> Option<Format> {
     let is_ok = response.status() == StatusCode::OK;
     let has_no_body =
         matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT);
@@ -210,13 +210,13 @@ fn stream_format(response: &Response<Incoming>, dialect: Dialect) -> Option<Form
             Some(Format::ndjson())
         }
         _ if dialect == Dialect::Events || !is_ok => None,
-        _ => Some(Format::Undecided),
+        _ => Some(Format::undecided()),
     }
 }
 
 /// Reads why a request was refused; `None` = the body does not say so.
 async fn read_failure(
-    response: Response<Incoming>,
+    response: Response<ResponseBody>,
     deadline: Instant,
     metrics: &UpstreamMetrics,
 ) -> Option<Failure> {
@@ -238,7 +238,7 @@ async fn read_failure(
 
 /// Reads the body; `None` = it is too large, or it was not read completely by `deadline`.
 async fn read_body(
-    response: Response<Incoming>,
+    response: Response<ResponseBody>,
     deadline: Instant,
     metrics: &UpstreamMetrics,
 ) -> Option<Vec<u8>> {

@@ -68,8 +68,13 @@ impl ResponseReader {
         let (_, upstream) = self.upstreams.iter().next().expect("an upstream");
         let UpstreamKind::Http(config) = &upstream.config.kind else { panic!("an HTTP upstream") };
         let metrics = &upstream.gate.metrics;
-        let read =
-            response::read(response, config.dialect, deadline_after(DEADLINE), metrics).await;
+        let read = response::read(
+            response.map(Into::into),
+            config.dialect,
+            deadline_after(DEADLINE),
+            metrics,
+        )
+        .await;
         let (format, dialect, body, input) = match read {
             RelayResponse::Accepted { task_id, is_queued } => {
                 return ReadResponse::Accepted(task_id, is_queued);

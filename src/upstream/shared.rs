@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hyper::Uri;
 use rustls::ClientConfig;
 
 use super::celery::Celery;
@@ -11,6 +12,7 @@ use super::on_complete::OnComplete;
 use super::queue::{Queue, QueueKind};
 use crate::config::{self, UpstreamKind};
 use crate::http_client;
+use crate::protocol::Template;
 use crate::shutdown::Shutdown;
 
 /// The upstreams by name, with their limits, circuit breakers, metrics and queue connections.
@@ -21,6 +23,8 @@ pub(super) struct Upstream {
     pub config: Arc<config::Upstream>,
     pub gate: Gate,
     pub transport: Transport,
+    /// The URL of each replica of an HTTP upstream, if it is the same for all messages.
+    pub fixed_urls: Box<[Option<Uri>]>,
     /// It posts the replies of this upstream that have ended; `None` = they are not posted.
     pub on_complete: Option<Arc<OnComplete>>,
 }
@@ -76,7 +80,12 @@ impl SharedUpstreams {
             let on_complete = on_complete.map(|it| OnComplete::new(name, it)).transpose();
             let on_complete = on_complete.map_err(failed)?;
             let config = Arc::clone(config);
-            let upstream = Upstream { gate: Gate::new(&config), config, transport, on_complete };
+            let fixed_urls = match &config.kind {
+                UpstreamKind::Http(http) => http.urls.iter().map(fixed_url).collect(),
+                _ => Box::default(),
+            };
+            let gate = Gate::new(&config);
+            let upstream = Upstream { gate, config, transport, fixed_urls, on_complete };
             shared.insert(name.clone(), Arc::new(upstream));
         }
         Ok(Self(Arc::new(shared)))
@@ -99,6 +108,12 @@ impl SharedUpstreams {
     pub fn check_queues(&self) -> impl Iterator<Item = (&str, Result<(), String>)> {
         self.0.iter().filter_map(|(name, upstream)| Some((&**name, upstream.transport.check()?)))
     }
+}
+
+/// The URL that a template without placeholders is.
+fn fixed_url(template: &Template) -> Option<Uri> {
+    let is_fixed = template.names().next().is_none();
+    is_fixed.then(|| template.as_str().parse().ok()).flatten()
 }
 
 impl Transport {

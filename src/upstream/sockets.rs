@@ -30,7 +30,7 @@ impl Upstreams {
         }
         let mut pending = upstream.gate.enter(request.log_fields(), request.sender)?;
         let (UpstreamKind::WebSocket(config), Some(client)) =
-            (&upstream.config.kind, self.clients.get(name))
+            (&upstream.config.kind, self.opening.get(name))
         else {
             return Err(pending.refuse(RelayError::Unavailable, "opens no sockets"));
         };
@@ -97,7 +97,7 @@ impl Upstreams {
     ) -> Result<PassedUpstream, PassRefusal> {
         let Some(upstream) = self.shared.get(name) else { return Err(PassRefusal::Unreachable) };
         let (UpstreamKind::WebSocket(config), Some(client)) =
-            (&upstream.config.kind, self.clients.get(name))
+            (&upstream.config.kind, self.opening.get(name))
         else {
             return Err(PassRefusal::Unreachable);
         };

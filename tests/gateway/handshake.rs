@@ -2,13 +2,40 @@
 
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::chat::{APP, chat, open_to_all, session};
 use crate::engine::Engine;
 use crate::outcome::Outcome::{Closed, Connected, Http};
 use crate::outcome::{attempt, outcome};
 use crate::rig::raw::{Received, handshake};
-use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, frame, free_address, http, until};
+use crate::rig::{
+    Client, Gateway, RawClient, Reply, Upstream, frame, free_address, http, until, within,
+};
+
+#[tokio::test]
+async fn the_101_and_connected_arrive_together() {
+    let gateway = Gateway::start(open_to_all()).await;
+    let mut stream = RawClient::connect(gateway.addr()).await.into_stream();
+    stream.write_all(handshake("/ws/chat/42/", &[APP]).as_bytes()).await.unwrap();
+    let mut first = [0; 4096];
+    let length = within("a response", stream.read(&mut first)).await.unwrap();
+    let first = String::from_utf8_lossy(&first[..length]);
+    assert!(first.starts_with("HTTP/1.1 101") && first.contains("\"connected\""), "{first}");
+}
+
+#[tokio::test]
+async fn the_101_does_not_wait_long_for_a_subscription() {
+    let engine = Engine::redis().await;
+    let gateway = engine.start(open_to_all()).await;
+    let redis = engine.server().unwrap();
+    redis.pause();
+    let mut client = RawClient::connect(gateway.addr()).await;
+    client.write(handshake("/ws/chat/42/", &[APP]).as_bytes()).await;
+    assert_eq!(client.read_head().await.status, 101);
+    redis.resume();
+    client.expect_text("\"connected\"").await;
+}
 
 #[tokio::test]
 async fn only_origins_of_the_list_get_in() {

@@ -150,6 +150,9 @@ async fn keys_are_rotated() {
         http::post(gateway.admin(), "/v1/publish", &[("x-api-key", key)], &body).await.status
     };
     assert!(opens(old).await && !opens(new).await);
+    // What was verified before the reload is known, and counts for nothing after it.
+    assert!(opens(old).await);
+    assert_eq!(gateway.metric("tidegate_jwts_verified_before_total", &[]).await, 1.0);
     assert_eq!((api("api-old").await, api("api-new").await), (200, 401));
     reload(&gateway, &keyed(new, "api-new")).await;
     assert!(opens(new).await && !opens(old).await);

@@ -69,4 +69,5 @@ else
   redis.call('PUBLISH', ARGV[1], ARGV[5])
 end
 redis.call('SET', KEYS[3], string.format('1 %s %.0f', epoch, offset), 'PX', ARGV[4])
+record_end({KEYS[4]}, {ARGV[6]})
 return {epoch, offset, 0}

@@ -32,7 +32,7 @@ use crate::protocol::{
     ChannelName, Epoch, EventNames, NotJson, Position, PublishedObject, published_bytes,
     published_object, published_text, with_position,
 };
-use crate::redis_link::EngineUnavailable;
+use crate::redis_link::{Commands, EngineUnavailable, Step};
 use crate::socket::{Delivery, frame};
 use crate::telemetry;
 
@@ -260,8 +260,22 @@ impl History {
                 }
                 Ok(())
             }
-            Engine::Redis(redis) => redis.record_generation_start(channel, task_id, replaced).await,
+            // In a box, so that it takes no room in a message on the memory engine.
+            Engine::Redis(redis) => {
+                Box::pin(redis.record_generation_start(channel, task_id, replaced)).await
+            }
         }
+    }
+
+    /// [`History::record_generation_start`] as a step of a chain, and the connection on which it runs. `None` on the memory
+    /// engine.
+    pub fn generation_start_step(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+    ) -> Option<(Step, &Commands)> {
+        let redis = self.in_redis()?;
+        Some((redis.generation_start_step(channel, task_id, None), redis.commands()))
     }
 
     /// What the history knows about a generation; `None` if there is none. Only another node can have left something
@@ -308,7 +322,7 @@ impl History {
                 memory.record_generation_end(channel, task_id);
                 Ok(())
             }
-            Engine::Redis(redis) => redis.record_generation_end(channel, task_id).await,
+            Engine::Redis(redis) => Box::pin(redis.record_generation_end(channel, task_id)).await,
         }
     }
 

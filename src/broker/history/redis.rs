@@ -16,15 +16,20 @@ use crate::config;
 use crate::protocol::{
     ANY_NAME_MEMORY, CANCELLED_MEMORY, ChannelName, EventNames, Position, random_hex,
 };
-use crate::redis_link::{Commands, EngineUnavailable, Needs};
+use crate::redis_link::{Commands, EngineUnavailable, Needs, Step};
 use std::sync::Arc;
 
 /// The most channels whose positions are read in one write.
 const POSITIONS_PER_WRITE: usize = 500;
 
 const PUBLISH: &str = include_str!("../../../clients/redis/publish.lua");
-const END_GENERATION: &str =
-    concat!(include_str!("settle.lua"), include_str!("end_generation.lua"));
+const END_GENERATION: &str = concat!(
+    include_str!("settle.lua"),
+    "local function record_end(KEYS, ARGV)\n",
+    include_str!("record_generation_end.lua"),
+    "end\n",
+    include_str!("end_generation.lua"),
+);
 const READ: &str = include_str!("read.lua");
 const EXTENT: &str = include_str!("extent.lua");
 const RECORD_GENERATION_START: &str = include_str!("record_generation_start.lua");
@@ -151,7 +156,7 @@ impl RedisHistory {
         format!("{}{name}", self.0.prefix)
     }
 
-    pub(super) fn commands(&self) -> &Commands {
+    pub fn commands(&self) -> &Commands {
         &self.0.commands
     }
 
@@ -247,12 +252,23 @@ impl RedisHistory {
         task_id: &str,
         replaced: Option<&str>,
     ) -> Result<(), EngineUnavailable> {
-        let mut call = self.0.scripts.record_generation_start.prepare_invoke();
-        call.key(self.key(channel, "running")).key(self.key(channel, "meta"));
-        call.key(self.once_key(channel, &end_key(task_id)));
-        call.arg(task_id).arg(GENERATION_TTL.as_secs());
-        call.arg(channel.as_str()).arg(replaced.unwrap_or_default());
-        Ok(self.0.commands.invoke(&call).await?)
+        let step = self.generation_start_step(channel, task_id, replaced);
+        let script = &self.0.scripts.record_generation_start;
+        Ok(self.0.commands.invoke_step(script, &step).await?)
+    }
+
+    /// A call of record_generation_start.lua.
+    pub fn generation_start_step(
+        &self,
+        channel: &ChannelName,
+        task_id: &str,
+        replaced: Option<&str>,
+    ) -> Step {
+        let step = Step::new(RECORD_GENERATION_START, "true");
+        let step = step.key(self.key(channel, "running")).key(self.key(channel, "meta"));
+        let step = step.key(self.once_key(channel, &end_key(task_id)));
+        let step = step.arg(task_id).arg(GENERATION_TTL.as_secs());
+        step.arg(channel.as_str()).arg(replaced.unwrap_or_default())
     }
 
     pub async fn generation_state(

@@ -50,7 +50,7 @@ impl Layer {
     pub(super) async fn send_gap(&self, channels: Vec<ChannelName>) {
         let mut gaps: Vec<Vec<_>> = self.0.threads.iter().map(|_| Vec::new()).collect();
         for channel in channels {
-            for listener in self.0.channels.borrow().listeners(&channel) {
+            for listener in self.0.channels.lock().listeners(&channel) {
                 gaps[listener.thread].push(channel.clone());
             }
         }

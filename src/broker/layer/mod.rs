@@ -83,7 +83,7 @@ struct Inner {
     /// When the mailbox was last read.
     last_read: Cell<Instant>,
     threads: Rc<[mpsc::Sender<ToThread>]>,
-    channels: Rc<RefCell<super::channels::Channels>>,
+    channels: super::channels::SharedChannels,
     changes: mpsc::WeakUnboundedSender<Change>,
     max_publication_bytes: usize,
     /// Tells which reply a message ends, so that its end is recorded when it is appended.
@@ -144,7 +144,7 @@ impl Layer {
             reads,
             last_read: Cell::new(Instant::now()),
             threads: Rc::clone(&parts.catch_ups.threads),
-            channels: Rc::clone(&parts.catch_ups.channels),
+            channels: parts.catch_ups.channels.clone(),
             changes: parts.changes_sender.clone(),
             max_publication_bytes: parts.max_publication_bytes,
             end_reader: Rc::clone(&parts.end_reader),

@@ -1,6 +1,6 @@
 //! The Redis engine's subscription: one pub/sub connection, supervised.
 //!
-//! [`Channels`] holds the channels that should be subscribed; `subscribed` holds those that Redis has confirmed.
+//! [`super::channels::Channels`] holds the channels that should be subscribed; `subscribed` holds those that Redis has confirmed.
 //! After each batch of changes the difference is requested and awaited, so SUBSCRIBE and UNSUBSCRIBE of a channel
 //! never overtake each other. A connection that breaks, stalls or cannot keep up is dropped: all channels are
 //! subscribed again on the next one, and the publications missed in between are read from the histories. The
@@ -8,7 +8,6 @@
 
 mod subscribe;
 
-use std::cell::RefCell;
 use std::collections::HashSet;
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
@@ -19,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::canary::Canary;
-use super::channels::{Change, Channels, Gap};
+use super::channels::{Change, Gap, SharedChannels};
 use super::core::{Core, Parts, accept};
 use super::history::History;
 use super::layer::{Layer, Links};
@@ -65,7 +64,7 @@ impl Core {
             }
             let mut subscription = RedisSubscription {
                 client,
-                channels: Rc::clone(&parts.catch_ups.channels),
+                channels: parts.catch_ups.channels.clone(),
                 threads: Rc::clone(&parts.catch_ups.threads),
                 parts,
                 layer,
@@ -86,7 +85,7 @@ impl Core {
 
 struct RedisSubscription {
     client: ::redis::Client,
-    channels: Rc<RefCell<Channels>>,
+    channels: SharedChannels,
     threads: Rc<[mpsc::Sender<ToThread>]>,
     parts: Parts,
     layer: Option<Layer>,
@@ -110,12 +109,12 @@ impl Supervised for RedisSubscription {
         self.connections += 1;
         let catch_up = if self.connections > 1 { self.report_gap().await } else { Vec::new() };
         while let Ok(change) = self.parts.changes.try_recv() {
-            self.channels.borrow_mut().apply(change);
+            self.channels.lock().apply(change);
         }
         if let Some(layer) = &self.layer {
             self.links = layer.connect(health).await?;
         }
-        let all: Vec<_> = self.channels.borrow().names().cloned().collect();
+        let all: Vec<_> = self.channels.lock().names().cloned().collect();
         self.subscribe(&mut pubsub, all).await?;
         let subscribed: Vec<_> = self.subscribed.iter().cloned().collect();
         self.confirm(subscribed).await;
@@ -179,7 +178,7 @@ impl Supervised for RedisSubscription {
         }
     }
 
-    /// Applies changes during the pause, so that [`Channels`] is up to date at the next attempt.
+    /// Applies changes during the pause, so that the channels are up to date at the next attempt.
     async fn pause(&mut self, pause: Duration) {
         let pause = tokio::time::sleep(pause);
         tokio::pin!(pause);
@@ -187,7 +186,7 @@ impl Supervised for RedisSubscription {
             tokio::select! {
                 () = &mut pause => return,
                 Some(change) = self.parts.changes.recv() => {
-                    self.channels.borrow_mut().apply(change);
+                    self.channels.lock().apply(change);
                 }
             }
         }
@@ -217,7 +216,7 @@ impl RedisSubscription {
     /// Reports that publications of all channels may have been missed. Returns the channels to catch up from
     /// their histories, each with the number of its catch-up; the clients of the others are disconnected.
     async fn report_gap(&mut self) -> Vec<(ChannelName, u64)> {
-        let Gap { lost, catch_up } = self.channels.borrow_mut().record_gap();
+        let Gap { lost, catch_up } = self.channels.lock().record_gap();
         self.parts.catch_ups.tails.report_gap_except(&catch_up);
         for (thread, channels) in lost {
             // A thread that has ended has no clients.

@@ -16,11 +16,11 @@ impl RedisSubscription {
         changes: &mut Vec<Change>,
     ) -> Result<(), ConnectionError> {
         let changed: HashSet<ChannelName> = {
-            let mut channels = self.channels.borrow_mut();
+            let mut channels = self.channels.lock();
             changes.drain(..).filter_map(|change| channels.apply(change)).collect()
         };
         let (wanted, unwanted): (Vec<_>, Vec<_>) =
-            changed.into_iter().partition(|channel| self.channels.borrow().is_wanted(channel));
+            changed.into_iter().partition(|channel| self.channels.lock().is_wanted(channel));
         let unsubscribed: Vec<_> =
             unwanted.into_iter().filter(|channel| self.subscribed.remove(channel)).collect();
         if !unsubscribed.is_empty() {
@@ -116,7 +116,7 @@ impl RedisSubscription {
 
     /// The threads that listen to `channel`, each with the id of its join.
     fn listeners_of(&self, channel: &ChannelName) -> Vec<(usize, u64)> {
-        let channels = self.channels.borrow();
+        let channels = self.channels.lock();
         channels.listeners(channel).iter().map(|l| (l.thread, l.join_id)).collect()
     }
 }

@@ -38,7 +38,8 @@ async fn a_signed_jwt_is_accepted_by_the_same_config() {
     };
     let settings = settings(vec![key]);
     let token = sign(&settings, &claims(&args("7"), &settings, clock::unix_seconds())).unwrap();
-    let (identity, _) = JwtVerifier::new(&settings).unwrap().verify(&token).await.unwrap();
+    let verified = JwtVerifier::new(&settings).unwrap().verify(&token).await.unwrap();
+    let identity = &verified.identity;
     assert_eq!(identity.user_id, Some(UserId::Integer(7)));
     assert_eq!(identity.username.as_deref(), Some("ana"));
     assert!(identity.may_join("chat_42") && !identity.may_join("team_42"));

@@ -6,6 +6,7 @@
 
 mod memory;
 mod redis;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -17,12 +18,13 @@ use std::time::Duration;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
-use crate::protocol::{ConnectionId, SenderKey, UserId, random_hex};
+use crate::protocol::{Bits128, ConnectionId, SenderKey, UserId};
 use crate::redis_link::{Commands, EngineUnavailable};
 use crate::retry::retry;
 use crate::telemetry;
 use memory::MemoryDedup;
 use redis::RedisDedup;
+pub use step::ClaimRequest;
 
 /// How often a repeat checks whether the first has been relayed.
 const POLL: Duration = Duration::from_millis(100);
@@ -142,8 +144,7 @@ impl Deduplicator {
         ttl: Duration,
         is_wanted: impl Fn() -> bool,
     ) -> Result<DedupOutcome, DedupError> {
-        let lease = relay_timeout.saturating_add(LEASE_MARGIN).min(LONGEST_LEASE);
-        self.claim_within(lease, message, ttl, is_wanted).await
+        self.claim_within(lease_of(relay_timeout), message, ttl, is_wanted).await
     }
 
     async fn claim_within(
@@ -153,7 +154,7 @@ impl Deduplicator {
         ttl: Duration,
         is_wanted: impl Fn() -> bool,
     ) -> Result<DedupOutcome, DedupError> {
-        let token = random_hex(16);
+        let token = Bits128::random().to_string();
         let until = Instant::now() + lease;
         loop {
             match self.claim(&message, &token, lease).await {
@@ -182,7 +183,7 @@ impl Deduplicator {
     ) -> Result<Held, EngineUnavailable> {
         match &*self.0 {
             Engine::Memory(dedup) => dedup.claim(message, token, lease),
-            Engine::Redis(dedup) => dedup.claim(&message.text, token, lease).await,
+            Engine::Redis(dedup) => Box::pin(dedup.claim(&message.text, token, lease)).await,
         }
     }
 
@@ -201,6 +202,11 @@ impl Deduplicator {
             Engine::Redis(dedup) => dedup.finish(&message.text, token, answer).await,
         }
     }
+}
+
+/// How long a claim lasts whose relay takes at most `relay_timeout`.
+fn lease_of(relay_timeout: Duration) -> Duration {
+    relay_timeout.saturating_add(LEASE_MARGIN).min(LONGEST_LEASE)
 }
 
 /// The right to relay a message. Its holder reports the outcome; a claim that is dropped instead expires.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use redis::Script;
 
 use super::Held;
-use crate::redis_link::{Commands, EngineUnavailable, Needs};
+use crate::redis_link::{Commands, EngineUnavailable, Needs, Step};
 
 /// The beginning of a key's value: an answer, which the task id follows, or a claim.
 const ANSWER: &[u8] = b"=";
@@ -40,14 +40,27 @@ impl RedisDedup {
         token: &str,
         lease: Duration,
     ) -> Result<Held, EngineUnavailable> {
-        let mut call = self.claim.prepare_invoke();
-        call.key(self.key(message)).arg(format!("{CLAIM}{token}")).arg(milliseconds(lease));
-        let held: Option<Vec<u8>> = self.commands.invoke(&call).await?;
-        Ok(match held.as_deref().map(|value| value.strip_prefix(ANSWER)) {
+        let step = self.claim_step(message, token, lease);
+        Ok(Self::held(self.commands.invoke_step(&self.claim, &step).await?))
+    }
+
+    /// A call of claim.lua. What comes after it in a chain runs if the message is claimed.
+    pub(super) fn claim_step(&self, message: &str, token: &str, lease: Duration) -> Step {
+        let step = Step::new(include_str!("claim.lua"), "answer == false").key(self.key(message));
+        step.arg(format!("{CLAIM}{token}")).arg(milliseconds(lease))
+    }
+
+    /// What the answer of claim.lua means.
+    pub(super) fn held(answer: Option<Vec<u8>>) -> Held {
+        match answer.as_deref().map(|value| value.strip_prefix(ANSWER)) {
             None => Held::Free,
             Some(None) => Held::Claimed,
             Some(Some(task_id)) => Held::Relayed(String::from_utf8_lossy(task_id).into_owned()),
-        })
+        }
+    }
+
+    pub(super) fn commands(&self) -> &Commands {
+        &self.commands
     }
 
     pub(super) async fn finish(

@@ -131,7 +131,7 @@ fn claim(dedup: &Deduplicator, id: &str) -> Claim {
     Claim {
         dedup: dedup.clone(),
         message: message(id),
-        token: random_hex(16),
+        token: Bits128::random().to_string(),
         ttl: TTL,
         lease: RELAY,
     }

@@ -202,8 +202,8 @@ impl Ledger {
     /// Tells the engine about all beginnings and ends so far, if it is available.
     pub async fn flush(&self) {
         if let Some(held) = &self.0 {
-            // What failed is tried again by `run`.
-            let _ = held.flush().await;
+            // In a box, so that it takes no room in a message on the memory engine. What failed is tried again by `run`.
+            let _ = Box::pin(held.flush()).await;
         }
     }
 }

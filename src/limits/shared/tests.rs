@@ -42,6 +42,8 @@ on_both_engines! {
     usage_is_charged_in_full_and_checked_before_the_next usage;
     leases_are_acquired_and_released leases;
     simultaneous_acquires_do_not_exceed_the_limit no_overbooking;
+    a_connect_is_counted_and_then_leased connects;
+    simultaneous_connects_exceed_neither_limit no_excess;
 }
 
 fn connections(user: &str) -> LeaseKey<'_> {
@@ -222,6 +224,77 @@ async fn leases(bench: Bench) {
     assert_eq!(acquire(c, 2).await, Ok(Verdict::Allowed));
     let none = acquire(a, 0).await.unwrap();
     assert!(matches!(none, Verdict::Refused { retry_after } if retry_after >= MIN_RETRY_AFTER));
+}
+
+fn hourly_window(count: u32) -> UserRate {
+    UserRate::Window(FixedWindow { count, per: Duration::from_secs(3600), key: None })
+}
+
+async fn connects(bench: Bench) {
+    let params = Params::default();
+    for (user, rate) in [("1", hourly(3)), ("2", hourly_window(3))] {
+        let [a, b, c, d] = [(); 4].map(|()| Holder::random());
+        let (key, limits) = (connections(user), &bench.limits);
+        let connect = |holder, max| limits.connect(&params, &rate, key, holder, max);
+        let hour = Duration::from_secs(3600);
+        assert_eq!(connect(a, 2).await, Ok(ConnectVerdict::Allowed), "{user}");
+        assert_eq!(connect(b, 2).await, Ok(ConnectVerdict::Allowed), "{user}");
+        // It is counted all the same.
+        let refused = connect(c, 2).await.unwrap();
+        assert!(
+            matches!(refused, ConnectVerdict::TooMany { retry_after } if retry_after >= MIN_RETRY_AFTER && retry_after <= LEASE),
+            "{refused:?}"
+        );
+        for _ in 0..2 {
+            let refused = connect(d, 100).await.unwrap();
+            assert!(
+                matches!(refused, ConnectVerdict::TooOften { retry_after } if !retry_after.is_zero() && retry_after <= hour),
+                "{refused:?}"
+            );
+        }
+        let status = limits.status(UserLimit::Leases(key.kind, 2), "/ws", &params, user).await;
+        assert_eq!(status.unwrap().unwrap().used, 2, "who is refused has no lease");
+        let limit = UserLimit::Rate(LimitName::Connects, &rate);
+        let status = limits.status(limit, "/ws", &params, user).await.unwrap().unwrap();
+        assert_eq!((status.used, status.max), (3, 3), "a refused connect is not counted");
+        // The same counters and leases as of the single steps.
+        let taken = limits.take_one(LimitName::Connects, "/ws", user, rate.clone()).await;
+        assert!(is_refused(taken.unwrap(), hour));
+        assert_eq!(limits.acquire(key, c, 3).await, Ok(Verdict::Allowed));
+        assert_ne!(limits.acquire(key, d, 3).await, Ok(Verdict::Allowed));
+    }
+}
+
+async fn no_excess(bench: Bench) {
+    let params = Params::default();
+    for (user, rate) in [("1", hourly(20)), ("2", hourly_window(20))] {
+        let all = (0..50)
+            .map(|_| bench.limits.connect(&params, &rate, connections(user), Holder::random(), 5));
+        let verdicts = futures_util::future::join_all(all).await;
+        let count = |is: fn(&ConnectVerdict) -> bool| {
+            verdicts.iter().filter(|verdict| is(verdict.as_ref().unwrap())).count()
+        };
+        assert_eq!(count(|verdict| *verdict == ConnectVerdict::Allowed), 5);
+        assert_eq!(count(|verdict| matches!(verdict, ConnectVerdict::TooMany { .. })), 15);
+        assert_eq!(count(|verdict| matches!(verdict, ConnectVerdict::TooOften { .. })), 30);
+    }
+}
+
+#[tokio::test]
+async fn a_connect_whose_window_is_not_a_number_has_no_lease() {
+    let bench = Bench::redis().await;
+    let (_, commands) = bench.redis.as_ref().unwrap();
+    let (params, rate) = (Params::default(), hourly_window(3));
+    let key = bench.limits.counter_key(LimitName::Connects, "/ws", &params, "1", &rate);
+    let () = commands.query(redis::cmd("SET").arg(&key).arg("\u{80}pickle")).await.unwrap();
+    let holder = Holder::random();
+    let refused = bench.limits.connect(&params, &rate, connections("1"), holder, 3).await;
+    assert_eq!(refused, Err(EngineUnavailable));
+    let leased: u64 = commands
+        .query(redis::cmd("ZCARD").arg(bench.limits.lease_key(connections("1"))))
+        .await
+        .unwrap();
+    assert_eq!(leased, 0);
 }
 
 async fn no_overbooking(bench: Bench) {

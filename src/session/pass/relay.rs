@@ -102,7 +102,7 @@ impl Relay {
         // What was asked in vain wakes this task, and is not asked again before.
         let (mut upstream, mut client) = (Asked::NotYet, Asked::NotYet);
         for _ in 0..READS_PER_POLL {
-            if session.socket.poll_output(cx).is_err() {
+            if !session.socket.poll_output(cx) {
                 return self.end();
             }
             if !early.is_empty() {
@@ -135,7 +135,7 @@ impl Relay {
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.upstream = None;
         let socket = &self.session.socket;
-        while socket.poll_output(cx).is_ok() {
+        while socket.poll_output(cx) {
             let mut discarded = [0; 1024];
             match socket.poll_input(cx, &mut discarded) {
                 Poll::Pending => return Poll::Pending,

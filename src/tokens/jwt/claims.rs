@@ -9,6 +9,11 @@ use crate::tokens::record::unix_seconds_from;
 
 pub(in crate::tokens) type Claims = Map<String, Value>;
 
+/// Reads the JSON object of a payload.
+pub(super) fn parse_claims(payload: &str) -> Result<Claims, JwtRejection> {
+    serde_json::from_str(payload).map_err(|_| JwtRejection::Malformed)
+}
+
 /// The rules of `[jwt]`. A claim of the wrong type refuses the token; it is never skipped.
 pub(super) struct ClaimRules {
     issuer: Option<String>,
@@ -59,11 +64,16 @@ impl ClaimRules {
             let (rejection, claim) = (JwtRejection::Expired, Some(JwtClaim::Exp));
             return Err(JwtFailure { rejection, claim });
         }
-        let nbf = claims.get("nbf").map_or(Some(0), unix_seconds_from);
-        match nbf {
-            Some(nbf) if nbf <= now.saturating_add(self.leeway) => Ok(expires_at),
+        match self.not_before(claims) {
+            Some(not_before) if not_before <= now => Ok(expires_at),
             _ => Err(JwtFailure::of_claim(JwtClaim::Nbf)),
         }
+    }
+
+    /// Returns from when the token is accepted, in Unix seconds: `nbf` less the leeway. `None` if it is not a time.
+    pub(super) fn not_before(&self, claims: &Claims) -> Option<u64> {
+        let nbf = claims.get("nbf").map_or(Some(0), unix_seconds_from)?;
+        Some(nbf.saturating_sub(self.leeway))
     }
 
     /// Checks issuer and audience where they are configured. A token of another type, such as a refresh

@@ -6,12 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::Algorithm;
 use serde::{Deserialize, Deserializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::JwtRejection;
-
-/// Longer tokens are refused without being parsed.
-const MAX_BYTES: usize = 8 * 1024;
 
 /// The parts of a token. Its content must not be trusted before a key has verified it.
 pub(super) struct Compact {
@@ -38,11 +35,14 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, 
 }
 
 impl Compact {
+    /// Longer tokens are refused without being parsed.
+    pub(super) const MAX_BYTES: usize = 8 * 1024;
+
     /// Parses a token. `none`, an unknown algorithm and any critical extension are
     /// [`JwtRejection::Malformed`].
     pub(super) fn parse(token: &str) -> Result<Self, JwtRejection> {
         let malformed = JwtRejection::Malformed;
-        if token.len() > MAX_BYTES {
+        if token.len() > Self::MAX_BYTES {
             return Err(malformed);
         }
         let (signed, signature) = token.rsplit_once('.').ok_or(malformed)?;
@@ -69,10 +69,10 @@ impl Compact {
         })
     }
 
-    /// Decodes the payload's JSON object. Call it only for a token whose signature was verified.
-    pub(super) fn claims(&self) -> Result<Map<String, Value>, JwtRejection> {
+    /// Decodes the payload. Call it only for a token whose signature was verified.
+    pub(super) fn payload(&self) -> Result<Box<str>, JwtRejection> {
         let payload = self.signed.split_once('.').map_or("", |(_, payload)| payload);
         let payload = URL_SAFE_NO_PAD.decode(payload).map_err(|_| JwtRejection::Malformed)?;
-        serde_json::from_slice(&payload).map_err(|_| JwtRejection::Malformed)
+        String::from_utf8(payload).map(Into::into).map_err(|_| JwtRejection::Malformed)
     }
 }

@@ -47,6 +47,8 @@ struct Shared {
 #[derive(Default)]
 struct CachedKeys {
     keys: Vec<Arc<Key>>,
+    /// The number of the fetch, from 1; 0 = no fetch has succeeded yet.
+    fetch: u64,
     /// `None` = no fetch has succeeded yet.
     fetched_at: Option<Instant>,
 }
@@ -76,35 +78,49 @@ impl Jwks {
         })))
     }
 
-    /// Returns the keys that `token` names, after a fetch if the cache has none of them. An empty result
-    /// means that the key is not published; `KeysUnavailable` that the fetch failed.
-    pub(super) async fn keys_for(&self, token: &Compact) -> Result<Vec<Arc<Key>>, JwtRejection> {
-        let (found, is_fresh) = self.0.find(token);
-        if !found.is_empty() {
-            if !is_fresh {
-                // The new keys are for later calls: this one does not wait for them.
-                let _ = self.0.refresh();
-            }
+    /// Returns the keys that `token` names, after a fetch if the cache has none of them, and the number of the fetch that
+    /// they are from. An empty result means that the key is not published; `KeysUnavailable` that the fetch failed.
+    pub(super) async fn keys_for(
+        &self,
+        token: &Compact,
+    ) -> Result<(Vec<Arc<Key>>, u64), JwtRejection> {
+        let found = self.0.find(token);
+        if !found.0.is_empty() {
+            self.0.refresh_if_old();
             return Ok(found);
         }
         if let Some(mut finished) = self.0.refresh() {
             // The fetch has its own deadline. This one covers a runtime that stopped during the fetch.
             let _ = tokio::time::timeout(DEADLINE * 2, finished.changed()).await;
         }
-        let (found, _) = self.0.find(token);
-        if found.is_empty() && self.0.fetch_state().failed {
+        let found = self.0.find(token);
+        if found.0.is_empty() && self.0.fetch_state().failed {
             return Err(JwtRejection::KeysUnavailable);
         }
         Ok(found)
     }
+
+    /// Whether the keys of this fetch are still the newest. As with each use of keys, those that are old are fetched again.
+    pub(super) fn confirm(&self, fetch: u64) -> bool {
+        self.0.refresh_if_old();
+        self.0.cached.load().fetch == fetch
+    }
 }
 
 impl Shared {
-    /// Returns the cached keys that `token` names, and whether the cache is fresh.
-    fn find(&self, token: &Compact) -> (Vec<Arc<Key>>, bool) {
+    /// Returns the cached keys that `token` names, and the number of their fetch.
+    fn find(&self, token: &Compact) -> (Vec<Arc<Key>>, u64) {
         let cached = self.cached.load();
         let found = cached.keys.iter().filter(|key| key.has_kid_of(token)).cloned().collect();
-        (found, cached.fetched_at.is_some_and(|at| at.elapsed() < self.intervals.max_age))
+        (found, cached.fetch)
+    }
+
+    /// Begins a fetch if the keys are old. The new keys are for later calls: this one does not wait for them.
+    fn refresh_if_old(self: &Arc<Self>) {
+        let fetched_at = self.cached.load().fetched_at;
+        if fetched_at.is_none_or(|at| at.elapsed() >= self.intervals.max_age) {
+            let _ = self.refresh();
+        }
     }
 
     fn fetch_state(&self) -> std::sync::MutexGuard<'_, FetchState> {
@@ -151,8 +167,8 @@ impl Fetch {
             Ok(fetched) => {
                 let keys = fetched.keys.len();
                 telemetry::jwts::jwks_fetched(&source.host, keys, fetched.skipped, began.elapsed());
-                let fetched_at = Some(Instant::now());
-                cached.store(Arc::new(CachedKeys { keys: fetched.keys, fetched_at }));
+                let (fetched_at, fetch) = (Some(Instant::now()), cached.load().fetch + 1);
+                cached.store(Arc::new(CachedKeys { keys: fetched.keys, fetch, fetched_at }));
                 self.shared.fetch_state().failed = false;
             }
             Err(reason) => telemetry::jwts::jwks_failed(&source.host, &reason),

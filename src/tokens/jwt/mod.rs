@@ -11,6 +11,7 @@ mod fetch;
 mod jwks;
 mod keys;
 mod sign;
+mod verified;
 
 pub use fetch::usable_keys;
 pub use sign::sign_hs;
@@ -20,11 +21,12 @@ use std::sync::Arc;
 use jsonwebtoken::AlgorithmFamily;
 use tokio::sync::Semaphore;
 
-use self::claims::{ClaimRules, Claims};
+use self::claims::{ClaimRules, parse_claims};
 use self::compact::Compact;
 use self::jwks::Jwks;
 use self::keys::Key;
-use super::Identity;
+pub use self::verified::VerifiedJwt;
+use self::verified::{Signer, VerifiedTokens};
 use crate::clock;
 use crate::telemetry;
 pub use crate::telemetry::jwts::{JwtClaim, JwtFailure, JwtRejection};
@@ -37,6 +39,7 @@ struct Inner {
     keys: Vec<Arc<Key>>,
     jwks: Option<Jwks>,
     rules: ClaimRules,
+    verified: VerifiedTokens,
     /// Permits for concurrent checks of asymmetric signatures: one for each core, so that a flood of tokens
     /// does not start a flood of threads.
     checks: Arc<Semaphore>,
@@ -54,13 +57,14 @@ impl JwtVerifier {
             keys: keys.collect::<Result<_, _>>()?,
             jwks: jwks.map_err(|why| format!("jwt.jwks_url: {why}"))?,
             rules: ClaimRules::new(settings),
+            verified: VerifiedTokens::new(),
             checks: Arc::new(Semaphore::new(cores)),
         })))
     }
 
-    /// Checks signature, times, issuer, audience and token type; asymmetric signatures on another thread.
-    /// Returns the identity and the claims that it is made of.
-    pub async fn verify(&self, token: &str) -> Result<(Identity, Claims), JwtFailure> {
+    /// Checks signature, times, issuer, audience and token type; asymmetric signatures on another thread. The signature of a
+    /// token that was verified lately is not checked again while its key is in force; its times are.
+    pub async fn verify(&self, token: &str) -> Result<Arc<VerifiedJwt>, JwtFailure> {
         let outcome = self.0.verify_at(token, clock::unix_seconds()).await;
         telemetry::jwts::verified(outcome.as_ref().map(|_| ()).map_err(|why| *why));
         outcome
@@ -69,23 +73,56 @@ impl JwtVerifier {
 
 impl Inner {
     /// `now` is in Unix seconds.
-    async fn verify_at(&self, token: &str, now: u64) -> Result<(Identity, Claims), JwtFailure> {
-        let token = Arc::new(Compact::parse(token)?);
-        let configured = self.keys.iter().filter(|key| key.accepts_kid_of(&token));
-        if !self.is_signed_by(&token, configured.cloned().collect()).await?
-            && !self.is_signed_by(&token, self.published_keys(&token).await?).await?
-        {
-            return Err(JwtRejection::WrongSignature.into());
+    async fn verify_at(&self, token: &str, now: u64) -> Result<Arc<VerifiedJwt>, JwtFailure> {
+        if token.len() > Compact::MAX_BYTES {
+            return Err(JwtRejection::Malformed.into());
         }
-        let claims = token.claims()?;
-        Ok((self.rules.identify(&claims, now)?, claims))
+        let hash = self.verified.hash(token);
+        if let Some(verified) = self.verified.get(&hash, now)
+            && self.confirm_signer(verified.signer)
+        {
+            telemetry::jwts::verified_before();
+            return Ok(verified);
+        }
+        let token = Arc::new(Compact::parse(token)?);
+        let signer = self.signer_of(&token).await?;
+        let payload = token.payload()?;
+        let claims = parse_claims(&payload)?;
+        let identity = self.rules.identify(&claims, now)?;
+        // The check has passed, so that there is a time.
+        let not_before = self.rules.not_before(&claims).unwrap_or(u64::MAX);
+        let verified = Arc::new(VerifiedJwt { identity, payload, not_before, signer });
+        self.verified.keep(hash, &verified, now);
+        Ok(verified)
     }
 
-    /// Returns the keys of the JWKS for this token. Published keys are public: none of them verifies an HMAC.
-    async fn published_keys(&self, token: &Compact) -> Result<Vec<Arc<Key>>, JwtRejection> {
+    /// Returns the keys that have signed the token.
+    async fn signer_of(&self, token: &Arc<Compact>) -> Result<Signer, JwtRejection> {
+        let configured = self.keys.iter().filter(|key| key.accepts_kid_of(token));
+        if self.is_signed_by(token, configured.cloned().collect()).await? {
+            return Ok(Signer::Configured);
+        }
+        let (published, fetch) = self.published_keys(token).await?;
+        match self.is_signed_by(token, published).await? {
+            true => Ok(Signer::Published(fetch)),
+            false => Err(JwtRejection::WrongSignature),
+        }
+    }
+
+    /// Whether the keys with which a token was verified would verify it now. Begins a fetch of the JWKS if it is old.
+    fn confirm_signer(&self, signer: Signer) -> bool {
+        match (signer, &self.jwks) {
+            (Signer::Configured, _) => true,
+            (Signer::Published(fetch), Some(jwks)) => jwks.confirm(fetch),
+            (Signer::Published(_), None) => false,
+        }
+    }
+
+    /// Returns the keys of the JWKS for this token, and the number of their fetch. Published keys are public: none of them verifies an HMAC.
+    async fn published_keys(&self, token: &Compact) -> Result<(Vec<Arc<Key>>, u64), JwtRejection> {
         match &self.jwks {
             Some(jwks) if token.alg.family() != AlgorithmFamily::Hmac => jwks.keys_for(token).await,
-            _ => Ok(Vec::new()),
+            _ => Ok((Vec::new(), 0)),
         }
     }
 

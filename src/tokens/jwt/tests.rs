@@ -110,7 +110,9 @@ async fn each_algorithm_verifies_its_own_tokens_and_no_others() {
                 Err(JwtRejection::WrongSignature)
             };
             assert_eq!(
-                outcome.map(|(identity, _)| identity.user_id).map_err(|failure| failure.rejection),
+                outcome
+                    .map(|verified| verified.identity.user_id.clone())
+                    .map_err(|failure| failure.rejection),
                 expected,
                 "{configured:?} {used:?}"
             );
@@ -286,7 +288,8 @@ async fn access_tokens_of_simplejwt_are_accepted_and_refresh_tokens_are_not() {
     let inner = JwtVerifier::new(&settings).unwrap().0;
     let (issued, expires, refresh_expires) = (1_795_478_511, 1_795_479_411, 1_796_083_311);
     for now in [issued, expires - 1] {
-        let (identity, claims) = inner.verify_at(SIMPLEJWT_ACCESS, now).await.unwrap();
+        let verified = inner.verify_at(SIMPLEJWT_ACCESS, now).await.unwrap();
+        let (identity, claims) = (&verified.identity, verified.claims().unwrap());
         assert!(matches!(&identity.user_id, Some(UserId::Text(id)) if **id == *"1"));
         assert_eq!(identity.user_id, Some(UserId::Integer(1)), "as older versions write it");
         assert_eq!(identity.expires_at, Some(expires));
@@ -306,4 +309,86 @@ async fn access_tokens_of_simplejwt_are_accepted_and_refresh_tokens_are_not() {
             .map_err(|failure| failure.rejection);
         assert_eq!(outcome, Err(JwtRejection::WrongClaims));
     }
+}
+
+/// The failure of each attempt.
+async fn rejection(inner: &Inner, token: &str, now: u64) -> Option<JwtRejection> {
+    inner.verify_at(token, now).await.err().map(|failure| failure.rejection)
+}
+
+fn is_kept(inner: &Inner, token: &str, now: u64) -> bool {
+    inner.verified.get(&inner.verified.hash(token), now).is_some()
+}
+
+#[tokio::test]
+async fn a_token_that_was_verified_before_expires_all_the_same() {
+    let inner = verifier(vec![key(Algorithm::HS256, None), key(Algorithm::ES256, None)]).0;
+    for alg in [Algorithm::HS256, Algorithm::ES256] {
+        let (nbf, exp) = (1_000_000, 1_000_600);
+        let claims = json!({"user_id": 7, "nbf": nbf, "exp": exp, "username": "ana"});
+        let token = jsonwebtoken::encode(&Header::new(alg), &claims, &signing_key(alg)).unwrap();
+        // The leeway is 30 seconds on both sides.
+        for (now, is_expired, is_early) in [
+            (nbf - 31, false, true),
+            (nbf - 30, false, false),
+            (exp, false, false),
+            (exp + 29, false, false),
+            (exp + 30, true, false),
+            (exp + 10_000, true, false),
+            // The clock is set back: the token is as good as it was then.
+            (exp, false, false),
+            (nbf - 31, false, true),
+        ] {
+            let expected = match (is_expired, is_early) {
+                (true, _) => Some(JwtRejection::Expired),
+                (_, true) => Some(JwtRejection::WrongClaims),
+                _ => None,
+            };
+            assert_eq!(rejection(&inner, &token, now).await, expected, "{alg:?} {now}");
+            assert_eq!(is_kept(&inner, &token, now), expected.is_none(), "{alg:?} {now}");
+        }
+        let verified = inner.verify_at(&token, nbf).await.unwrap();
+        assert_eq!(verified.identity.user_id, Some(UserId::Integer(7)));
+        assert_eq!(verified.identity.username.as_deref(), Some("ana"));
+        assert_eq!(verified.claims().unwrap()["exp"], exp);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_is_not_remembered() {
+    let now = crate::clock::unix_seconds();
+    let inner = verifier(vec![key(Algorithm::HS256, None)]).0;
+    let good = sign(Algorithm::HS256, None, &signing_key(Algorithm::HS256));
+    let forged = sign(Algorithm::HS256, None, &EncodingKey::from_secret(b"guess"));
+    for _ in 0..3 {
+        assert_eq!(rejection(&inner, &forged, now).await, Some(JwtRejection::WrongSignature));
+        assert!(!is_kept(&inner, &forged, now));
+        // Not valid yet, which passes.
+        assert_eq!(rejection(&inner, &good, 0).await, None);
+        assert_eq!(rejection(&inner, &good, u64::MAX / 2).await, Some(JwtRejection::Expired));
+        assert_eq!(rejection(&inner, &good, now).await, None);
+        // A token with the same claims and another signature is another token.
+        let (signed, _) = good.rsplit_once('.').unwrap();
+        let (_, other) = forged.rsplit_once('.').unwrap();
+        let mixed = format!("{signed}.{other}");
+        assert_eq!(rejection(&inner, &mixed, now).await, Some(JwtRejection::WrongSignature));
+    }
+}
+
+#[tokio::test]
+async fn another_verifier_knows_nothing_of_what_was_verified() {
+    let now = crate::clock::unix_seconds();
+    let token = sign(Algorithm::HS256, None, &signing_key(Algorithm::HS256));
+    let before = verifier(vec![key(Algorithm::HS256, None)]).0;
+    assert_eq!(rejection(&before, &token, now).await, None);
+    let with_other_key = JwtKey {
+        material: JwtKeyMaterial::Secret(Secret::new("another secret of thirty-two bytes")),
+        ..key(Algorithm::HS256, None)
+    };
+    let after = verifier(vec![with_other_key]).0;
+    assert_eq!(rejection(&after, &token, now).await, Some(JwtRejection::WrongSignature));
+    let audience = Some("another".to_owned());
+    let settings = config::Jwt { audience, ..settings(vec![key(Algorithm::HS256, None)]) };
+    let after = JwtVerifier::new(&settings).unwrap().0;
+    assert_eq!(rejection(&after, &token, now).await, Some(JwtRejection::WrongClaims));
 }

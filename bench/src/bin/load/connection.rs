@@ -36,6 +36,20 @@ impl Connection {
         Ok(connection)
     }
 
+    /// Connects to a path. `Err` if the first event is not `connected`.
+    pub async fn open_admitted(server: SocketAddr, path: &str) -> Result<Self> {
+        let (mut connection, mut received) = Self::upgrade(server, path).await?;
+        let mut counted = 0;
+        while connection.counter.count(&received[counted..]) == 0 {
+            counted = received.len();
+            if connection.stream.read_buf(&mut received).await? == 0 {
+                return Err("the server ended the connection".into());
+            }
+        }
+        let first = String::from_utf8_lossy(&received);
+        if first.contains("\"connected\"") { Ok(connection) } else { Err(first.into()) }
+    }
+
     /// Connects to a server that sends nothing before it receives something.
     pub async fn open_silent(server: SocketAddr) -> Result<Self> {
         let (connection, rest) = Self::upgrade(server, "/").await?;

@@ -7,6 +7,7 @@ mod audience;
 mod connection;
 mod echo;
 mod fanout;
+mod handshake;
 mod hold;
 mod idle;
 mod pace;
@@ -15,8 +16,10 @@ mod process;
 mod publish;
 mod publisher;
 mod receive;
+mod redis_commands;
 mod relay;
 mod replies;
+mod storm;
 mod stream;
 mod subscriber;
 mod talk;
@@ -47,6 +50,10 @@ enum Command {
     Stream(stream::Options),
     /// Sends one message after the other on every connection to an echo server behind the measured proxy.
     Echo(echo::Options),
+    /// Opens connections as fast as the server takes them.
+    Handshake(handshake::Options),
+    /// Opens all connections at once, after the death of another node if there is one.
+    Storm(storm::Options),
     /// Publishes to any server as fast as its clients receive.
     Publish(publish::Options),
     /// Publishes to any server at a fixed rate, and measures the latency.
@@ -100,6 +107,8 @@ fn main() -> Result<()> {
             Command::Relay(options) => relay::run(options).await,
             Command::Stream(options) => stream::run(options).await,
             Command::Echo(options) => echo::run(options).await,
+            Command::Handshake(options) => handshake::run(options).await,
+            Command::Storm(options) => storm::run(options).await,
             Command::Publish(options) => publish::run(options).await,
             Command::Pace(options) => pace::run(options).await,
             Command::Talk(options) => talk::run(options).await,

@@ -4,6 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, DuplexStream};
 use tokio::task::JoinHandle;
@@ -39,7 +40,7 @@ impl TestClient {
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let permits =
             Permits { process: node.counts.acquire(1000).expect("room"), ip: None, lease: None };
-        let arrival = Arrival { early: Vec::new(), resume, upstream: None };
+        let arrival = Arrival { early: Vec::new(), head: Bytes::new(), resume, upstream: None };
         let services = Rc::clone(&node.services);
         let stream = ByteStream::Memory(ours);
         tokio::task::spawn_local(open(services, stream, arrival, node.client(), permits));

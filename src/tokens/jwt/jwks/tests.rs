@@ -241,3 +241,25 @@ fn a_fetch_whose_runtime_stopped_is_repeated() {
     let outcome = lasting.block_on(verifier.verify(&token(Algorithm::ES256, Some("a"))));
     assert!(outcome.is_ok(), "{outcome:?}");
 }
+
+#[tokio::test]
+async fn a_key_that_is_no_longer_published_verifies_no_token_that_it_verified_before() {
+    let key = |kid: &str| jwk(Algorithm::ES256, json!({"kid": kid}));
+    let endpoint = Endpoint::serving(json!([key("old")])).await;
+    let verifier = endpoint.verifier(UNLIMITED);
+    let old = token(Algorithm::ES256, Some("old"));
+    for _ in 0..3 {
+        assert!(verifier.verify(&old).await.is_ok());
+    }
+    let first = endpoint.requests.load(Ordering::SeqCst);
+    endpoint.set_keys(json!([key("new")]));
+    assert!(verifier.verify(&old).await.is_ok(), "the keys are not old enough for a fetch");
+    assert_eq!(endpoint.requests.load(Ordering::SeqCst), first, "a known token fetches nothing");
+    // Any client's token with a new key fetches the keys.
+    assert!(verifier.verify(&token(Algorithm::ES256, Some("new"))).await.is_ok());
+    let outcome = verifier.verify(&old).await;
+    assert_eq!(outcome.err().map(|failure| failure.rejection), Some(JwtRejection::WrongSignature));
+    // And back.
+    endpoint.set_keys(json!([key("old"), key("new")]));
+    assert!(verifier.verify(&old).await.is_ok(), "a failure is not remembered");
+}
