@@ -4,6 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+/// Large blocks do not begin at random lines of the cache, since copies of them would take more or less, and nothing is
+/// given back to the system after a time.
+const ALLOCATOR_OPTIONS: &str = "cache_oblivious:false,dirty_decay_ms:-1,muzzy_decay_ms:-1";
+
 /// Where callgrind writes what has been counted since the last time: before this is called.
 pub const DUMP: &str = "--dump-before=*dump_point*";
 
@@ -44,6 +48,7 @@ impl Callgrind {
         let file = self.folder.join(name);
         let mut command = Command::new("valgrind");
         command
+            .env("_RJEM_MALLOC_CONF", ALLOCATOR_OPTIONS)
             .args(["--tool=callgrind", "--quiet"])
             .arg(format!("--callgrind-out-file={}", file.display()))
             .args(options)

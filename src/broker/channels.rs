@@ -53,20 +53,21 @@ impl SharedChannels {
 /// The channels that have listeners or pins.
 #[derive(Default)]
 pub(super) struct Channels {
-    by_name: HashMap<ChannelName, Entry>,
+    /// In boxes, since a table has many free slots, and is there twice while it grows.
+    by_name: HashMap<ChannelName, Box<Entry>>,
     next_catch_up: u64,
 }
 
 #[derive(Default)]
 struct Entry {
-    listeners: Vec<Listener>,
+    listeners: Box<[Listener]>,
     /// How many pins keep the node subscribed to the channel.
     pins: usize,
     /// The position up to which everything was delivered.
     position: Option<Position>,
     /// The lowest position at which a connection started. It is used until there is a `position`.
     start: Option<Position>,
-    catch_up: Option<CatchUp>,
+    catch_up: Option<Box<CatchUp>>,
 }
 
 /// A read of the channel's history that is in progress. Publications that arrive during the read are only
@@ -97,19 +98,35 @@ pub(super) struct Gap {
     pub catch_up: Vec<(ChannelName, u64)>,
 }
 
+impl Entry {
+    fn replace_listener(&mut self, thread: usize, new: Option<Listener>) {
+        let mut listeners = std::mem::take(&mut self.listeners).into_vec();
+        listeners.retain(|listener| listener.thread != thread);
+        if let Some(new) = new {
+            listeners.reserve_exact(1);
+            listeners.push(new);
+        }
+        self.listeners = listeners.into();
+    }
+
+    /// The read of the history that is in progress, if it has this number.
+    fn catch_up(&self, number: u64) -> Option<CatchUp> {
+        self.catch_up.as_deref().filter(|catch_up| catch_up.number == number).copied()
+    }
+}
+
 impl Channels {
     /// Applies a change and returns the channel whose subscription may have to change.
     pub fn apply(&mut self, change: Change) -> Option<ChannelName> {
         match change {
             Change::Join { channel, thread, join_id } => {
                 let entry = self.by_name.entry(channel.clone()).or_default();
-                entry.listeners.retain(|listener| listener.thread != thread);
-                entry.listeners.push(Listener { thread, join_id });
+                entry.replace_listener(thread, Some(Listener { thread, join_id }));
                 Some(channel)
             }
             Change::Leave { channel, thread } => {
                 if let Some(entry) = self.by_name.get_mut(&channel) {
-                    entry.listeners.retain(|listener| listener.thread != thread);
+                    entry.replace_listener(thread, None);
                 }
                 self.remove_unwanted(&channel);
                 Some(channel)
@@ -146,8 +163,8 @@ impl Channels {
 
     /// Whether this node must be subscribed to `channel`.
     pub fn is_wanted(&self, channel: &ChannelName) -> bool {
-        let wanted = |entry: &Entry| !entry.listeners.is_empty() || entry.pins > 0;
-        self.by_name.get(channel).is_some_and(wanted)
+        let entry = self.by_name.get(channel);
+        entry.is_some_and(|entry| !entry.listeners.is_empty() || entry.pins > 0)
     }
 
     pub fn listeners(&self, channel: &ChannelName) -> &[Listener] {
@@ -181,7 +198,7 @@ impl Channels {
         entry.position = entry.position.or(entry.start);
         let number = self.next_catch_up;
         self.next_catch_up += 1;
-        entry.catch_up = Some(CatchUp { number, arrived: Some(position) });
+        entry.catch_up = Some(Box::new(CatchUp { number, arrived: Some(position) }));
         Arrival::CatchUp(number)
     }
 
@@ -193,10 +210,10 @@ impl Channels {
             if entry.position.is_some() {
                 let number = self.next_catch_up;
                 self.next_catch_up += 1;
-                entry.catch_up = Some(CatchUp { number, arrived: None });
+                entry.catch_up = Some(Box::new(CatchUp { number, arrived: None }));
                 gap.catch_up.push((channel.clone(), number));
             } else {
-                for listener in &entry.listeners {
+                for listener in &*entry.listeners {
                     gap.lost.entry(listener.thread).or_default().push(channel.clone());
                 }
             }
@@ -207,7 +224,7 @@ impl Channels {
     /// The position after which the catch-up `number` continues; `None` if it is no longer needed.
     pub fn next_read(&self, channel: &ChannelName, number: u64) -> Option<Position> {
         let entry = self.by_name.get(channel)?;
-        entry.catch_up.filter(|catch_up| catch_up.number == number)?;
+        entry.catch_up(number)?;
         entry.position
     }
 
@@ -221,9 +238,7 @@ impl Channels {
         to_end: bool,
     ) -> bool {
         let Some(entry) = self.by_name.get_mut(channel) else { return true };
-        let Some(catch_up) = entry.catch_up.filter(|catch_up| catch_up.number == number) else {
-            return true;
-        };
+        let Some(catch_up) = entry.catch_up(number) else { return true };
         entry.position = Some(position);
         let nothing_newer_arrived = catch_up.arrived.is_none_or(|arrived| {
             arrived.epoch == position.epoch && arrived.offset <= position.offset
@@ -239,9 +254,12 @@ impl Channels {
     /// again.
     pub fn give_up(&mut self, channel: &ChannelName, number: u64) {
         if let Some(entry) = self.by_name.get_mut(channel)
-            && entry.catch_up.is_some_and(|catch_up| catch_up.number == number)
+            && entry.catch_up(number).is_some()
         {
             (entry.position, entry.start, entry.catch_up) = (None, None, None);
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,6 +139,7 @@ impl Broker {
             broker: Rc::clone(self),
             channel: channel.clone(),
             socket: Rc::clone(socket),
+            is_left: false,
         };
         let confirmation = self.pending.borrow_mut().get_mut(channel).map(|pending| {
             let (sender, receiver) = oneshot::channel();
@@ -249,6 +250,11 @@ impl Broker {
         self.send(Change::Start { channel: channel.clone(), position });
     }
 
+    /// The last publication with a position that was handed to `socket`, or to the others of its channel before it came.
+    pub fn last_position(&self, channel: &ChannelName, socket: &Socket) -> Option<Position> {
+        self.hub.last_position(channel, socket)
+    }
+
     /// Keeps this node subscribed to `channel`, even without a socket, until the guard is dropped. The
     /// subscription may start after this call returns.
     pub fn pin(&self, channel: &ChannelName) -> ChannelPin {
@@ -257,7 +263,13 @@ impl Broker {
         ChannelPin { to_core: self.to_core.clone(), channel: channel.clone() }
     }
 
-    fn unsubscribe(&self, channel: &ChannelName, socket: &Rc<Socket>) {
+    /// The name of a channel that has sockets on this thread, as it is kept for them.
+    pub fn shared_name(&self, channel: &ChannelName) -> Option<ChannelName> {
+        self.hub.shared_name(channel)
+    }
+
+    /// Ends a subscription that was left to the caller, see [`Subscription::leave`].
+    pub fn unsubscribe(&self, channel: &ChannelName, socket: &Rc<Socket>) {
         if self.hub.detach(channel, socket) {
             self.pending.borrow_mut().remove(channel);
             let (channel, thread) = (channel.clone(), self.thread);
@@ -339,18 +351,21 @@ pub struct Subscription {
     broker: Rc<Broker>,
     channel: ChannelName,
     socket: Rc<Socket>,
+    is_left: bool,
 }
 
 impl Subscription {
-    /// The last publication with a position that was handed to the socket, or to the others of its channel before it
-    /// came.
-    pub fn last_position(&self) -> Option<Position> {
-        self.broker.hub.last_position(&self.channel, &self.socket)
+    /// Leaves the subscription to the caller, who ends it with [`Broker::unsubscribe`]. A session has all that a
+    /// subscription consists of, and need not keep it twice.
+    pub fn leave(mut self) {
+        self.is_left = true;
     }
 }
 
 impl Drop for Subscription {
     fn drop(&mut self) {
-        self.broker.unsubscribe(&self.channel, &self.socket);
+        if !self.is_left {
+            self.broker.unsubscribe(&self.channel, &self.socket);
+        }
     }
 }

@@ -54,7 +54,7 @@ use origin::RequestOrigin;
 #[derive(Debug)]
 pub struct Admission {
     pub route: Arc<config::Route>,
-    pub params: Arc<Params>,
+    pub params: Params,
     /// `None` if the route has none.
     pub channel: Option<ChannelName>,
     pub identity: Identity,
@@ -198,7 +198,6 @@ impl Handshake {
         self.authorizer.check(&route, question).await.map_err(refused)?;
         let subprotocol = offered.selected_subprotocol();
         let resume = offered.resume_point();
-        let params = Arc::new(params);
         Ok(Admission {
             route,
             params,

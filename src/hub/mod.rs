@@ -52,7 +52,8 @@ pub struct HubPart(RefCell<State>);
 
 #[derive(Default)]
 struct State {
-    channels: HashMap<ChannelName, Channel>,
+    /// In boxes, since a table has many free slots, and is there twice while it grows.
+    channels: HashMap<ChannelName, Box<Channel>>,
     /// The channels whose turns are next. Each channel with a pass is in it, and perhaps some that have lost theirs.
     busy: VecDeque<ChannelName>,
     waiting: Waiting,
@@ -88,11 +89,7 @@ impl HubPart {
         let mut state = self.0.borrow_mut();
         let found = match state.channels.get_mut(channel) {
             Some(found) => found,
-            None => state.channels.entry(channel.clone()).or_insert_with(|| Channel {
-                sockets: Vec::with_capacity(1),
-                pass: None,
-                last: None,
-            }),
+            None => state.channels.entry(channel.clone()).or_default(),
         };
         let cursor = match (&found.pass, found.sockets.first()) {
             (Some(pass), _) => pass.end_cursor(),
@@ -100,8 +97,17 @@ impl HubPart {
             (None, None) => 0,
         };
         pass::place(&socket, found.sockets.len(), cursor);
+        // Most channels have few sockets, and a vector that grows by itself begins with room for four.
+        if found.sockets.len() == found.sockets.capacity() {
+            found.sockets.reserve_exact((found.sockets.len() / 2).max(1));
+        }
         found.sockets.push(socket);
         found.sockets.len() == 1
+    }
+
+    /// The name of a channel that has sockets, as it is kept here, so that it need not be kept once for each of them.
+    pub fn shared_name(&self, channel: &ChannelName) -> Option<ChannelName> {
+        self.0.borrow().channels.get_key_value(channel).map(|(name, _)| name.clone())
     }
 
     /// Removes `socket` from `channel`. Returns whether it was the channel's last socket.
@@ -140,7 +146,7 @@ impl HubPart {
         let mut state = self.0.borrow_mut();
         let State { channels, busy, waiting, spare, .. } = &mut *state;
         let Some(found) = channels.get_mut(&channel) else { return };
-        let Channel { sockets, pass, .. } = found;
+        let Channel { sockets, pass, .. } = &mut **found;
         if pass.is_none() {
             let Some(first) = sockets.first() else { return };
             let mut next = spare.pop().unwrap_or_default();
@@ -172,7 +178,9 @@ impl HubPart {
         let Some(name) = busy.pop_front() else { return Turn::default() };
         // A channel that has lost its last socket has no pass any more.
         let Some(channel) = channels.get_mut(&name) else { return Turn::default() };
-        let Channel { sockets, pass: Some(pass), last } = channel else { return Turn::default() };
+        let Channel { sockets, pass: Some(pass), last } = &mut **channel else {
+            return Turn::default();
+        };
         let mut turn = pass.visit(sockets, joined);
         let Some(ended) = pass.end_lap() else {
             busy.push_back(name);
@@ -203,15 +211,15 @@ impl HubPart {
     /// has joined; `None` if there was none since the first of them came.
     pub fn last_position(&self, channel: &ChannelName, socket: &Socket) -> Option<Position> {
         let state = self.0.borrow();
-        let Channel { pass, last, .. } = state.channels.get(channel)?;
+        let Channel { pass, last, .. } = &**state.channels.get(channel)?;
         let cursor = socket.hub_place.get().cursor;
         pass.as_ref().and_then(|pass| pass.last_position(cursor)).or(*last)
     }
 
     /// Closes every open socket of `channel`.
     pub fn close_all(&self, channel: &ChannelName, reason: CloseReason) {
-        if let Some(Channel { sockets, .. }) = self.0.borrow().channels.get(channel) {
-            sockets.iter().for_each(|socket| socket.close(reason));
+        if let Some(found) = self.0.borrow().channels.get(channel) {
+            found.sockets.iter().for_each(|socket| socket.close(reason));
         }
     }
 }

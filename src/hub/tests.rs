@@ -385,3 +385,26 @@ async fn deliver_without_allocations() {
         }
     }
 }
+
+/// Each channel has one on each thread that has clients of it.
+#[test]
+fn a_channel_is_small() {
+    let size = size_of::<Channel>();
+    eprintln!("channel: {size} bytes, at most 48");
+    assert!(size <= 48, "{size}");
+}
+
+#[tokio::test]
+async fn the_sockets_of_a_channel_share_its_name() {
+    let (hub, name) = (HubPart::default(), ChannelName::new("shared").unwrap());
+    assert_eq!(hub.shared_name(&name), None);
+    let (stream, _peer) = tokio::io::duplex(64);
+    let queue = crate::config::SendQueue { messages: 1, bytes: 1 };
+    let socket = Rc::new(Socket::new(crate::socket::ByteStream::Memory(stream), 64, queue));
+    hub.attach(&name, Rc::clone(&socket));
+    let same = ChannelName::new("shared").unwrap();
+    let shared = hub.shared_name(&same).unwrap();
+    assert!(std::ptr::eq(shared.as_str(), name.as_str()));
+    hub.detach(&name, &socket);
+    assert_eq!(hub.shared_name(&name), None);
+}

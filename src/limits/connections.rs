@@ -14,9 +14,18 @@ pub struct ConnectionCounts(Arc<Counts>);
 #[derive(Debug, Default)]
 struct Counts {
     open: AtomicUsize,
-    /// The connections of each address, never 0, so that there are no more entries than connections. The lock is
-    /// held for one lookup only.
-    by_network: Mutex<HashMap<ClientNetwork, usize>>,
+    /// The networks that have connections, so that there are no more entries than connections. The lock is held for one
+    /// lookup only.
+    by_network: Mutex<HashMap<ClientNetwork, Arc<NetworkCount>>>,
+}
+
+/// The open connections of one network, which its permits share.
+#[derive(Debug)]
+struct NetworkCount {
+    counts: Arc<Counts>,
+    network: ClientNetwork,
+    /// Never 0 while it is in the map. Written under the lock of the map.
+    open: AtomicUsize,
 }
 
 /// A permit for one connection of the process.
@@ -25,10 +34,7 @@ pub struct ConnectionPermit(Arc<Counts>);
 
 /// A permit for one connection of a client address.
 #[derive(Debug)]
-pub struct IpPermit {
-    counts: Arc<Counts>,
-    network: ClientNetwork,
-}
+pub struct IpPermit(Arc<NetworkCount>);
 
 impl ConnectionCounts {
     /// Acquires one of `max` permits of the process; `None` if all are in use.
@@ -48,22 +54,27 @@ impl ConnectionCounts {
     pub fn acquire_ip(&self, network: ClientNetwork, max: usize) -> Option<IpPermit> {
         let counts = &self.0;
         let mut by_network = counts.lock();
-        let open = by_network.entry(network).or_default();
-        if max > 0 && *open >= max {
+        let count = by_network.entry(network).or_insert_with(|| {
+            let counts = Arc::clone(counts);
+            Arc::new(NetworkCount { counts, network, open: AtomicUsize::new(0) })
+        });
+        // A new count is 0, and no limit is smaller than 1.
+        if max > 0 && count.open.load(Ordering::Relaxed) >= max {
             return None;
         }
-        *open += 1;
-        Some(IpPermit { counts: Arc::clone(counts), network })
+        count.open.fetch_add(1, Ordering::Relaxed);
+        Some(IpPermit(Arc::clone(count)))
     }
 
     /// The number of open connections of `network`.
     pub fn of_network(&self, network: ClientNetwork) -> usize {
-        self.0.lock().get(&network).copied().unwrap_or_default()
+        let by_network = self.0.lock();
+        by_network.get(&network).map_or(0, |count| count.open.load(Ordering::Relaxed))
     }
 }
 
 impl Counts {
-    fn lock(&self) -> MutexGuard<'_, HashMap<ClientNetwork, usize>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<ClientNetwork, Arc<NetworkCount>>> {
         self.by_network.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -77,12 +88,10 @@ impl Drop for ConnectionPermit {
 
 impl Drop for IpPermit {
     fn drop(&mut self) {
-        let mut by_network = self.counts.lock();
-        if let Some(open) = by_network.get_mut(&self.network) {
-            *open -= 1;
-            if *open == 0 {
-                by_network.remove(&self.network);
-            }
+        let NetworkCount { counts, network, open } = &*self.0;
+        let mut by_network = counts.lock();
+        if open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            by_network.remove(network);
         }
     }
 }

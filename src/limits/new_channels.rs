@@ -25,13 +25,15 @@ pub struct NewChannels {
     rates: NetworkRates,
 }
 
+/// There is one for each channel that has clients, so it is small.
 struct Known {
-    expires: Duration,
+    /// In seconds.
+    expires: u32,
 }
 
 impl Expiring for Known {
     fn is_expired(&self, now: Duration) -> bool {
-        self.expires <= now
+        u64::from(self.expires) <= now.as_secs()
     }
 }
 
@@ -53,7 +55,8 @@ impl NewChannels {
             return Verdict::Allowed;
         }
         let now = self.known.now();
-        let expires = now.saturating_add(KNOWN_FOR);
+        let expires = now.saturating_add(KNOWN_FOR).as_secs();
+        let expires = u32::try_from(expires).unwrap_or(u32::MAX);
         let mut known = self.known.lock(channel);
         if let Some(entry) = known.get_mut(channel).filter(|entry| !entry.is_expired(now)) {
             entry.expires = expires;

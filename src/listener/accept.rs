@@ -83,6 +83,8 @@ impl Worker {
         let timers = async move { sweeping.registry.sweep(&memory).await };
         let part = shutdown.essential("timers", timers);
         tokio::task::spawn_local(part);
+        let part = shutdown.essential("sessions", session::drive_sessions(Rc::clone(&services)));
+        tokio::task::spawn_local(part);
         let part = shutdown.essential("leases", Rc::clone(&services.leases).run());
         tokio::task::spawn_local(part);
         if is_first {

@@ -1,6 +1,5 @@
 //! What becomes of a connection after its upgrade: a session, or one last message and a close.
 
-use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 
@@ -14,7 +13,7 @@ use crate::config::Protocol;
 use crate::handshake::Admission;
 use crate::limits::{IpPermit, Lease};
 use crate::protocol::CloseReason;
-use crate::session::{self, Client, Permits, UpstreamMode};
+use crate::session::{self, Client, NewClient, Permits, UpstreamMode};
 use crate::socket::ByteStream;
 use crate::upstream::PassedUpstream;
 
@@ -45,7 +44,7 @@ impl HttpFrontend {
         match upgraded {
             Upgraded::Admitted(admission, upstream, address, ip, lease) => {
                 permits.ip = permits.ip.take().or(ip);
-                permits.lease = lease;
+                permits.lease = lease.map(Box::new);
                 let (resume, protocol) = (admission.resume, admission.route.protocol);
                 let client = self.build_client(*admission, address);
                 let services = Rc::clone(&self.services);
@@ -97,21 +96,20 @@ impl HttpFrontend {
     }
 
     fn build_client(&self, admission: Admission, address: IpAddr) -> Client {
-        Client {
+        Client::from(NewClient {
             upstream: UpstreamMode::of(&self.services.config(), &admission.route),
-            route: RefCell::new(admission.route),
+            route: admission.route,
             params: admission.params,
             channel: admission.channel,
-            key: admission.sender,
-            user_id: admission.identity.user_id.clone(),
-            identity: RefCell::new(admission.identity),
-            credentials: Cell::new(admission.source.into()),
+            identity: admission.identity,
+            credentials: admission.source.into(),
+            sender: admission.sender,
             request_id: admission.request_id,
             connection_id: admission.connection_id,
             address,
             origin: admission.origin,
             forwarded: admission.forwarded,
             trace: admission.trace,
-        }
+        })
     }
 }

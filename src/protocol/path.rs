@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use percent_encoding::percent_decode_str;
 
@@ -13,41 +14,63 @@ const MAX_VALUE_BYTES: usize = 255;
 /// The same for the rest of a path, as it was sent.
 const MAX_REST_BYTES: usize = 4096;
 
-/// The decoded values of the named segments of a path, in the order of the path.
+/// The decoded values of the named segments of a path, in the order of the path. Cheap to clone.
+///
+/// They are one text, since each open connection holds them: each name and each value ends with `END`, and what follows
+/// `REST` is the last value as it was sent, if it is the rest of the path. None of them has control characters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Params {
-    values: Box<[(Box<str>, Box<str>)]>,
-    /// The last value as it was sent, if it is the rest of the path.
-    rest: Option<Box<str>>,
-}
+pub struct Params(Arc<str>);
+
+const END: char = '\0';
+const REST: char = '\u{1}';
 
 impl Params {
+    fn new<'a>(values: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut text = String::new();
+        values.into_iter().for_each(|(name, value)| append(&mut text, name, value));
+        Self(text.into())
+    }
+
+    fn split(&self) -> (&str, Option<&str>) {
+        match self.0.split_once(REST) {
+            Some((values, rest)) => (values, Some(rest)),
+            None => (&self.0, None),
+        }
+    }
+
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.values.iter().find(|(key, _)| **key == *name).map(|(_, value)| &**value)
+        self.iter().find(|(key, _)| *key == name).map(|(_, value)| value)
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values.iter().map(|(key, value)| (&**key, &**value))
+        let mut parts = self.split().0.split_terminator(END);
+        std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
     }
 
     /// Returns the parameters for whose names `is_wanted` returns true, without the encoded form of the rest.
     pub fn only(&self, is_wanted: impl Fn(&str) -> bool) -> Self {
-        let values = self.values.iter().filter(|(name, _)| is_wanted(name)).cloned();
-        Self { values: values.collect(), rest: None }
+        Self::new(self.iter().filter(|(name, _)| is_wanted(name)))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.values.is_empty()
+        self.iter().next().is_none()
     }
 
     /// Returns the name of the rest of the path; `None` = the route's path ends with a segment.
     pub(super) fn rest_name(&self) -> Option<&str> {
-        self.rest.as_ref().and(self.values.last()).map(|(name, _)| &**name)
+        self.split().1.and(self.iter().last()).map(|(name, _)| name)
     }
 
     /// Returns the rest of the path with the percent-encoding of the request, if `name` is its name.
     pub(super) fn encoded_rest(&self, name: &str) -> Option<&str> {
-        self.rest.as_deref().filter(|_| self.rest_name() == Some(name))
+        self.split().1.filter(|_| self.rest_name() == Some(name))
+    }
+}
+
+fn append(text: &mut String, name: &str, value: &str) {
+    for part in [name, value] {
+        text.push_str(part);
+        text.push(END);
     }
 }
 
@@ -62,7 +85,11 @@ impl serde::Serialize for Params {
 impl<'de> serde::Deserialize<'de> for Params {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let values = BTreeMap::<Box<str>, Box<str>>::deserialize(deserializer)?;
-        Ok(Self { values: values.into_iter().collect(), rest: None })
+        let mut texts = values.iter().flat_map(|(name, value)| [name, value]);
+        if texts.any(|text| text.contains([END, REST])) {
+            return Err(serde::de::Error::custom("a parameter has a control character"));
+        }
+        Ok(Self::new(values.iter().map(|(name, value)| (&**name, &**value))))
     }
 }
 
@@ -131,17 +158,19 @@ impl PathPattern {
     /// step of a path. The same holds for a rest, which may also be empty or have 4096 bytes.
     pub fn matches(&self, path: &str) -> Option<Params> {
         let (parts, rest) = self.split(path)?;
-        let mut values = Vec::new();
+        // Names are in the pattern and values in the path, so that the text hardly ever grows.
+        let mut text = String::with_capacity(self.text.len() + path.len());
         for (segment, part) in self.segments.iter().zip(parts) {
             if let Segment::Named(name) = segment {
-                values.push((name.clone(), decoded_value(part, MAX_VALUE_BYTES)?.into()));
+                append(&mut text, name, &decoded_value(part, MAX_VALUE_BYTES)?);
             }
         }
         if let Some(name) = &self.rest {
-            values.push((name.clone(), decoded_value(rest, MAX_REST_BYTES)?.into()));
+            append(&mut text, name, &decoded_value(rest, MAX_REST_BYTES)?);
+            text.push(REST);
+            text.push_str(rest);
         }
-        let rest = self.rest.is_some().then(|| rest.into());
-        Some(Params { values: values.into(), rest })
+        Some(Params(text.into()))
     }
 
     /// Whether a path has the literal segments of the pattern in their places and as many segments. It matches if its

@@ -33,6 +33,16 @@ impl RequestId {
     }
 }
 
+impl RequestId {
+    /// The id of the trace that stands for this request; `None` if a proxy has named it.
+    pub fn as_trace(&self) -> Option<Bits128> {
+        match self.0 {
+            Name::Given(_) => None,
+            Name::Trace(id) => Some(id),
+        }
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

@@ -42,6 +42,11 @@ impl TraceContext {
         Some(Self { trace_id, span_id, own: false, sampled: flags & 1 == 1 })
     }
 
+    /// Puts a context together again from what its accessors returned.
+    pub fn from_parts(trace_id: Bits128, span_id: u64, own: bool, sampled: bool) -> Self {
+        Self { trace_id, span_id, own, sampled }
+    }
+
     pub fn trace_id(&self) -> u128 {
         self.trace_id.into()
     }

@@ -90,7 +90,7 @@ impl Post {
             message_id: message_id.to_owned(),
             user_id: sender.user_id.clone(),
             username: sender.username.clone(),
-            params: (*sender.params).clone(),
+            params: sender.params.clone(),
             connection_id: sender.connection_id,
             request_id: sender.request_id.to_string(),
             received_ms: millis(received),

@@ -36,7 +36,7 @@ pub struct Sender {
     pub route: Arc<Route>,
     pub route_metrics: Arc<RouteMetrics>,
     pub channel: ChannelName,
-    pub params: Arc<Params>,
+    pub params: Params,
     /// `None` if the client is anonymous.
     pub user_id: Option<UserId>,
     pub username: Option<Box<str>>,
@@ -94,7 +94,7 @@ impl Sender {
             text: checked.text,
             data: checked.data,
             channel: self.channel.clone(),
-            params: Arc::clone(&self.params),
+            params: self.params.clone(),
             user_id: self.user_id.clone(),
             username: self.username.clone(),
             sender: self.key.clone(),

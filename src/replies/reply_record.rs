@@ -20,7 +20,7 @@ use crate::upstream::{ReplySummary, Usage};
 pub(super) struct ReplyRecord {
     limits: SharedLimits,
     route: Arc<Route>,
-    params: Arc<Params>,
+    params: Params,
     sender: SenderKey,
     /// Set when nothing more of the reply is read.
     summary: OnceCell<ReplySummary>,
@@ -33,7 +33,7 @@ impl ReplyRecord {
         Self {
             limits: limits.clone(),
             route: Arc::clone(&sender.route),
-            params: Arc::clone(&sender.params),
+            params: sender.params.clone(),
             sender: sender.key.clone(),
             summary: OnceCell::new(),
             is_charged: Cell::new(false),

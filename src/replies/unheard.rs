@@ -18,13 +18,13 @@ const QUEUE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What the key of the queue is made of.
 pub(super) struct QueueContext {
-    params: Arc<Params>,
+    params: Params,
     user_id: Option<UserId>,
 }
 
 impl QueueContext {
     pub fn of(sender: &Sender) -> Self {
-        Self { params: Arc::clone(&sender.params), user_id: sender.user_id.clone() }
+        Self { params: sender.params.clone(), user_id: sender.user_id.clone() }
     }
 }
 

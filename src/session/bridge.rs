@@ -157,19 +157,19 @@ impl Session {
     /// Opens the upstream's socket. If that fails, closes the client's.
     pub(super) async fn open_bridge(self: &Rc<Self>) {
         let route = self.client.route();
-        let Client { params, channel, identity, connection_id, request_id, trace, .. } =
-            &self.client;
+        let Client { params, channel, connection_id, request_id, .. } = &self.client;
         let (Some(upstream), Some(channel)) = (route.upstream.as_deref(), channel) else { return };
-        let identity = identity.borrow().clone();
+        let (trace, sender, username) =
+            (self.client.trace(), self.client.sender(), self.client.username());
         let config = self.services.config();
-        let mut span = config.upstreams.span(upstream, trace);
-        let trace = &span.context().unwrap_or(*trace);
+        let mut span = config.upstreams.span(upstream, &trace);
+        let trace = &span.context().unwrap_or(trace);
         let request = SocketRequest {
             channel: Some(channel),
             params,
-            user_id: identity.user_id.as_ref(),
-            sender: &self.client.key,
-            username: identity.username.as_deref(),
+            user_id: self.client.user_id(),
+            sender: &sender,
+            username: username.as_deref(),
             connection_id: *connection_id,
             request_id,
             trace,
@@ -204,18 +204,18 @@ impl Session {
 
     fn bridge_to(self: &Rc<Self>, upstream: UpstreamSocket) {
         let bridge = Rc::new(Bridge::new(upstream));
-        *self.bridge.borrow_mut() = Some(Rc::clone(&bridge));
+        *self.work().bridge.borrow_mut() = Some(Rc::clone(&bridge));
         self.spawn(Rc::clone(self).run_bridge(bridge));
     }
 
     /// Sends a message to the upstream, or queues it until the limit that all nodes share has let it pass. What is sent is
     /// written when the client has been read, by [`Session::flush_bridge`].
     pub(super) fn send_to_bridge(&self, opcode: Opcode, payload: &[u8]) {
-        let Some(bridge) = &*self.bridge.borrow() else { return };
+        let Some(bridge) = self.bridge() else { return };
         if bridge.has_waiting() || self.has_user_limit() {
             bridge.enqueue(opcode, payload);
         } else {
-            self.send_upstream(bridge, opcode, payload);
+            self.send_upstream(&bridge, opcode, payload);
         }
         bridge.limit_reading(&self.socket);
     }
@@ -227,14 +227,14 @@ impl Session {
 
     /// Writes the messages to the upstream that one read of the client has completed.
     pub(super) fn flush_bridge(&self) {
-        if let Some(bridge) = &*self.bridge.borrow() {
+        if let Some(bridge) = self.bridge() {
             bridge.flush(&self.socket);
         }
     }
 
     /// Whether the messages of this client count against a limit of its user, which all nodes share.
     pub(super) fn has_user_limit(&self) -> bool {
-        self.client.user_id.is_some()
+        self.client.user_id().is_some()
             && self.client.route.borrow().limits.messages_per_user.is_some()
     }
 
@@ -251,7 +251,7 @@ impl Session {
         };
         bridge.pause.take();
         // The upstream's socket ends here, even while the client still takes what came before.
-        self.bridge.borrow_mut().take();
+        self.work().bridge.take();
         drop(bridge);
         self.socket.drained().await;
         match (self.socket.fault(), end) {
@@ -271,7 +271,7 @@ impl Session {
     pub(super) async fn check_user_limits(&self) -> Result<(), OverLimit> {
         let (route, client) = (self.client.route(), &self.client);
         let replies = &self.services.replies;
-        let taken = replies.take_user_rate(&route, &client.params, client.user_id.as_ref()).await;
+        let taken = replies.take_user_rate(&route, &client.params, client.user_id()).await;
         taken.map_err(|refusal| {
             if route.protocol == Protocol::Json {
                 self.refuse(&refusal.event());

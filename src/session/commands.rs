@@ -95,7 +95,7 @@ impl Session {
     fn matches(&self, query: &Connections) -> bool {
         let Connections { user_id, channel, route, .. } = query;
         let client = &self.client;
-        user_id.as_ref().is_none_or(|id| client.identity.borrow().user_id.as_ref() == Some(id))
+        user_id.as_ref().is_none_or(|id| client.user_id() == Some(id))
             && (channel.is_none() || client.channel == *channel)
             && route.as_ref().is_none_or(|route| client.route.borrow().path.as_str() == route)
     }
@@ -103,31 +103,27 @@ impl Session {
     /// The session as lists show it, `elapsed` after the thread started.
     pub(super) fn row(&self, node: &str, elapsed: Duration, unix_now: Duration) -> ConnectionRow {
         let client = &self.client;
-        let identity = client.identity.borrow();
-        let age = elapsed.saturating_sub(self.opened);
+        let age = self.opened.elapsed(elapsed);
         ConnectionRow {
             connection_id: client.connection_id,
-            user_id: identity.user_id.as_ref().map(|id| match id {
+            user_id: client.user_id().map(|id| match id {
                 UserId::Integer(id) => UserId::Integer(*id),
                 UserId::Text(id) => UserId::Text(truncate(id)),
             }),
-            username: identity.username.as_deref().map(truncate),
+            username: client.username().as_deref().map(truncate),
             channel: client.channel.clone(),
             route: client.route.borrow().path.as_str().into(),
             node: node.into(),
             address: client.address,
             connected_at: unix_now.saturating_sub(age).as_secs(),
-            expires_at: identity.expires_at,
+            expires_at: client.expires_at(),
             send_queue_bytes: self.socket.queued_bytes() as u64,
         }
     }
 
     pub(super) fn is_target(&self, target: &Target) -> bool {
         match target {
-            Target::User(id) => {
-                let identity = self.client.identity.borrow();
-                identity.user_id.as_ref() == Some(id)
-            }
+            Target::User(id) => self.client.user_id() == Some(id),
             Target::Connection(id) => self.client.connection_id == *id,
             Target::Channel(name) => self.client.channel.as_ref() == Some(name),
         }

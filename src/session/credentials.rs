@@ -9,6 +9,7 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use super::tick::Tick;
 use super::{CredentialKind, Session};
 use crate::clock;
 use crate::config::AuthSource;
@@ -22,17 +23,16 @@ use crate::tokens::{CredentialContext, CredentialRejection, Identity, JwtFailure
 /// How long a client waits when it is not known how long the engine or the key set will be unavailable.
 const RETRY_SECONDS: u64 = 5;
 
-/// Times are counted from the thread's start.
 pub(super) struct CredentialState {
     /// When the credentials were accepted: `max_session` counts from here.
-    accepted_at: Cell<Duration>,
+    accepted_at: Cell<Tick>,
     /// Whether the client is to be notified before its credentials expire, and has not been yet.
     is_notice_due: Cell<bool>,
     is_refreshing: Cell<bool>,
 }
 
 impl CredentialState {
-    pub fn new(now: Duration) -> Self {
+    pub fn new(now: Tick) -> Self {
         Self {
             accepted_at: Cell::new(now),
             is_notice_due: Cell::new(false),
@@ -55,7 +55,7 @@ impl CredentialState {
     ) -> Option<Duration> {
         let by_credentials = expires_at.map(|expires_at| expires_at.saturating_sub(unix_now));
         let by_session =
-            max_session.map(|max| (self.accepted_at.get() + max).saturating_sub(elapsed));
+            max_session.map(|max| max.saturating_sub(self.accepted_at.get().elapsed(elapsed)));
         by_credentials.into_iter().chain(by_session).min()
     }
 }
@@ -142,7 +142,7 @@ impl Session {
     }
 
     pub(super) fn time_left(&self, now: Instant, unix_now: Duration) -> Option<Duration> {
-        let expires_at = self.client.identity.borrow().expires_at.map(Duration::from_secs);
+        let expires_at = self.client.expires_at().map(Duration::from_secs);
         let max_session = self.client.route.borrow().max_session;
         let elapsed = now.duration_since(self.services.started);
         self.credentials.time_left(expires_at, max_session, unix_now, elapsed)
@@ -174,9 +174,8 @@ impl Session {
         telemetry::credentials::refreshed(self.log_fields(), outcome, failure);
         match verified {
             Ok(identity) => {
-                *self.client.identity.borrow_mut() = identity;
-                self.client.credentials.set(kind);
-                self.credentials.accepted_at.set(self.services.now());
+                self.client.refresh(identity, kind);
+                self.credentials.accepted_at.set(Tick::at(self.services.now()));
                 self.credentials.expect_notice();
                 let left = self.time_left(Instant::now(), clock::since_unix_epoch());
                 self.send_event(&refreshed(left.map(whole_seconds)));
@@ -191,12 +190,12 @@ impl Session {
         let client = &self.client;
         let accepts =
             |sources: &[AuthSource]| client.route.borrow().auth.iter().any(|s| sources.contains(s));
-        let user_id = client.user_id.as_ref().ok_or(RefreshRefusal::Anonymous)?;
+        let user_id = client.user_id().ok_or(RefreshRefusal::Anonymous)?;
         let config = self.services.config();
         let authenticator = &config.authenticator;
         let identity = match renewal {
             Renewal::ConnectionToken(token) if accepts(&[AuthSource::ConnectionToken]) => {
-                let origin = client.origin.as_deref().and_then(OriginTag::parse);
+                let origin = client.origin().and_then(OriginTag::parse);
                 let context = CredentialContext { params: &client.params, origin };
                 authenticator.redeem(&token, context).await
             }
@@ -213,8 +212,7 @@ impl Session {
         } else if !identity.may_join_route(client.channel.as_ref()) {
             Err(RefreshRefusal::Channel)
         } else {
-            // Keeps the form that the client and its upstream know, a number or a text.
-            Ok(Identity { user_id: Some(user_id.clone()), ..identity })
+            Ok(identity)
         }
     }
 }

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use super::{Services, Session};
-use crate::broker::Subscription;
 use crate::clock;
 use crate::config;
 use crate::control::{
@@ -18,15 +17,10 @@ impl Services {
     /// Describes the open sessions of a target, and returns how many it has.
     pub(super) async fn details(&self, query: &Details) -> (Part<ConnectionDetails>, u64) {
         let (mut rows, mut matching) = (Gathering::new(query.limit), 0);
-        // A session may be visited twice.
-        let mut seen = std::collections::HashSet::new();
         self.registry
             .for_each(|session| {
                 let id = session.client.connection_id;
-                if !session.is_target(&query.target)
-                    || !session.socket.is_open()
-                    || !seen.insert(id)
-                {
+                if !session.is_target(&query.target) || !session.socket.is_open() {
                     return;
                 }
                 matching += 1;
@@ -82,14 +76,14 @@ impl Session {
         let route = client.route.borrow();
         let left = self.time_left(Instant::now(), unix_now);
         let queue = self.socket.queue();
-        let last = self.subscription.borrow().as_ref().and_then(Subscription::last_position);
+        let last = self.last_position();
         let is_replaying = self.is_replaying.get();
         let written = self.socket.written_up_to(last).filter(|_| !is_replaying);
         let config = self.services.config();
         let of_address = self.services.addresses.statuses(self.network(), &config.config);
         ConnectionDetails {
             row: self.row(self.services.control.node(), elapsed, unix_now),
-            origin: client.origin.as_deref().map(truncate),
+            origin: client.origin().map(truncate),
             credentials: client.credentials.get().label().into(),
             closes_at: left.map(|left| (unix_now + left).as_secs()),
             upstream: route.upstream.as_deref().map(Into::into),
@@ -111,7 +105,7 @@ impl Session {
             written_up_to: written.map(Into::into),
             is_present: client.channel.is_some()
                 && route.presence != config::Presence::Off
-                && self.subscription.borrow().is_some(),
+                && self.is_subscribed.get(),
             memory_bytes: self.held_bytes() as u64,
             limits: self.local_limits().into_iter().chain(of_address).map(local_status).collect(),
             limit_params: UserLimit::params_of(&route.limits, &client.params),

@@ -46,7 +46,7 @@ impl Session {
             let (from, bytes) = (TooBigFrom::Client, self.socket.refused_bytes());
             telemetry::messages::message_too_big(self.log_fields(), from, bytes, max);
         }
-        match &*self.bridge.borrow() {
+        match self.bridge() {
             // What the upstream still answers to earlier messages goes out first.
             Some(bridge) => bridge.finish(reason.code(), reason.text()),
             None => self.socket.close(reason),

@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::Session;
+use super::tick::Tick;
 use crate::config::{Protocol, Route};
 use crate::protocol::CloseReason;
 use crate::socket::Activity;
@@ -12,11 +13,12 @@ use crate::socket::Activity;
 /// its peer down meanwhile.
 pub(super) const STALL_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Times are counted from the thread's start.
 pub(super) struct Heartbeat {
-    last_seen: Cell<Duration>,
-    /// When the ping was sent that is still unanswered.
-    pinged: Cell<Option<Duration>>,
+    last_seen: Cell<Tick>,
+    /// When the last ping was sent.
+    pinged: Cell<Tick>,
+    /// Whether it is still unanswered.
+    is_pinged: Cell<bool>,
 }
 
 /// What a client's silence calls for.
@@ -28,31 +30,33 @@ enum Due {
 }
 
 impl Heartbeat {
-    pub fn new(now: Duration) -> Self {
-        Self { last_seen: Cell::new(now), pinged: Cell::new(None) }
+    pub fn new(now: Tick) -> Self {
+        Self { last_seen: Cell::new(now), pinged: Cell::new(now), is_pinged: Cell::new(false) }
     }
 
-    /// Notes what the client has done since the last call. A ping that is due counts as sent.
+    /// Notes what the client has done since the last call. A ping that is due counts as sent. `now` is the time since the
+    /// thread's start.
     fn observe(&self, activity: Activity, now: Duration, route: &Route) -> Due {
         match activity {
             Activity::Seen => {
-                self.last_seen.set(now);
-                self.pinged.set(None);
+                self.last_seen.set(Tick::at(now));
+                self.is_pinged.set(false);
                 return Due::Nothing;
             }
             // A ping would wait behind what the client does not read, which is no sign that it is gone.
             Activity::Stalled
                 if route.protocol != Protocol::Json
-                    && now < self.last_seen.get() + STALL_TIMEOUT =>
+                    && self.last_seen.get().elapsed(now) < STALL_TIMEOUT =>
             {
                 return Due::Nothing;
             }
             Activity::Stalled | Activity::Silent => {}
         }
-        match self.pinged.get() {
-            Some(pinged) if now >= pinged + route.pong_timeout => Due::Close,
-            None if now >= self.last_seen.get() + route.idle_ping => {
-                self.pinged.set(Some(now));
+        match self.is_pinged.get() {
+            true if self.pinged.get().elapsed(now) >= route.pong_timeout => Due::Close,
+            false if self.last_seen.get().elapsed(now) >= route.idle_ping => {
+                self.pinged.set(Tick::at(now));
+                self.is_pinged.set(true);
                 Due::Ping
             }
             _ => Due::Nothing,

@@ -28,7 +28,7 @@ struct RelayTask {
 
 impl Drop for RelayTask {
     fn drop(&mut self) {
-        self.session.inbox.take();
+        self.session.work().inbox.take();
     }
 }
 
@@ -36,13 +36,13 @@ impl RelayTask {
     async fn run(self) {
         let _tracked = self.session.services.shutdown.track();
         loop {
-            let next = self.session.inbox.borrow_mut().waiting.pop_front();
+            let next = self.session.work().inbox.borrow_mut().waiting.pop_front();
             let Some(message) = next else { return };
             // What the upstream is sent is made of the message, and held along with it.
             let bytes = size(&message);
-            self.session.inbox.borrow_mut().bytes += bytes;
+            self.session.work().inbox.borrow_mut().bytes += bytes;
             self.session.relay(message).await;
-            self.session.inbox.borrow_mut().bytes -= 2 * bytes;
+            self.session.work().inbox.borrow_mut().bytes -= 2 * bytes;
         }
     }
 }
@@ -54,29 +54,31 @@ fn size(message: &CheckedMessage) -> usize {
 impl Session {
     /// The bytes of this client's messages that wait or are on their way to the upstream.
     pub(super) fn bytes_in_progress(&self) -> usize {
-        let bridged = self.bridge.borrow().as_ref().map_or(0, |bridge| bridge.queued_bytes());
-        self.inbox.borrow().bytes + bridged + self.waiting_bytes.get()
+        let Some(work) = self.work.get() else { return 0 };
+        let bridged = work.bridge.borrow().as_ref().map_or(0, |bridge| bridge.queued_bytes());
+        work.inbox.borrow().bytes + bridged + work.waiting_bytes.get()
     }
 
     /// How many messages wait for the one before them.
     pub(super) fn waiting_messages(&self) -> usize {
-        self.inbox.borrow().waiting.len()
+        self.work.get().map_or(0, |work| work.inbox.borrow().waiting.len())
     }
 
     /// Drops the messages that wait. The one that is on its way to the upstream goes on.
     pub(super) fn drop_waiting(&self) {
-        let mut inbox = self.inbox.borrow_mut();
+        let Some(work) = self.work.get() else { return };
+        let mut inbox = work.inbox.borrow_mut();
         let dropped: usize = inbox.waiting.drain(..).map(|message| size(&message)).sum();
         inbox.bytes -= dropped;
     }
 
     /// Whether a message of this client is on its way to the upstream.
     pub(super) fn is_relaying(&self) -> bool {
-        self.inbox.borrow().is_relaying
+        self.work.get().is_some_and(|work| work.inbox.borrow().is_relaying)
     }
 
     pub(super) fn enqueue(self: &Rc<Self>, message: CheckedMessage) {
-        let mut inbox = self.inbox.borrow_mut();
+        let mut inbox = self.work().inbox.borrow_mut();
         if inbox.waiting.len() >= INBOX_LENGTH {
             drop(inbox);
             let text = "too many messages waiting to be relayed";
@@ -134,14 +136,14 @@ impl Session {
             route: client.route(),
             route_metrics: Arc::clone(&self.route_metrics),
             channel: client.channel.clone()?,
-            params: Arc::clone(&client.params),
-            user_id: client.user_id.clone(),
-            key: client.key.clone(),
-            username: client.identity.borrow().username.clone(),
+            params: client.params.clone(),
+            user_id: client.user_id().cloned(),
+            key: client.sender(),
+            username: client.username(),
             connection_id: client.connection_id,
             request_id: client.request_id.clone(),
-            trace: client.trace,
-            forwarded: client.forwarded.clone(),
+            trace: client.trace(),
+            forwarded: client.forwarded().cloned(),
         })
     }
 }

@@ -20,12 +20,12 @@ impl Session {
         held.largest_queue = held.largest_queue.max(queued);
         held.partial_messages += self.socket.partial_bytes();
         held.in_progress += self.bytes_in_progress();
-        held.in_progress += self.client.forwarded.as_ref().map_or(0, |kept| kept.bytes());
+        held.in_progress += self.client.forwarded().map_or(0, |kept| kept.bytes());
     }
 
     /// What this session holds besides itself, in bytes.
     pub(super) fn held_bytes(&self) -> usize {
-        let forwarded = self.client.forwarded.as_ref().map_or(0, |kept| kept.bytes());
+        let forwarded = self.client.forwarded().map_or(0, |kept| kept.bytes());
         self.socket.queued_bytes() + self.message_bytes() + forwarded
     }
 

@@ -2,8 +2,8 @@
 //!
 //! A session owns its client's frames, checks, heartbeat, credentials, resume and presence; what becomes of
 //! a message that has passed the checks is the business of `replies`. The HTTP phase is over and its memory
-//! freed when a session begins. A silent session costs its entry here, its socket and its driving task;
-//! queues and relay tasks exist only while there is work. Sessions reach the hub only through
+//! freed when a session begins. A silent session costs itself, its socket and its place in the thread's driver;
+//! queues and tasks exist only while there is work. Sessions reach the hub only through
 //! `broker.subscribe`, and do not know how they were admitted.
 
 mod bridge;
@@ -11,6 +11,7 @@ mod client;
 mod commands;
 mod credentials;
 mod drain;
+mod driver;
 mod explain;
 mod frames;
 mod heartbeat;
@@ -25,21 +26,21 @@ mod registry;
 mod resume;
 mod route_update;
 mod services;
+mod tick;
 
-pub use client::{Arrival, Client, CredentialKind, Permits, UpstreamMode};
+pub use client::{Arrival, Client, CredentialKind, NewClient, Permits, UpstreamMode};
 pub use commands::run_commands;
+pub use driver::drive_sessions;
 pub use opening::{open, send_and_close};
 pub use pass::pass;
 pub use presence::Presence;
 pub use registry::SessionRegistry;
 pub use services::Services;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
-use crate::broker::Subscription;
 use crate::clock;
 use crate::protocol::with_timestamp;
 use crate::socket::Socket;
@@ -50,53 +51,80 @@ use credentials::CredentialState;
 use heartbeat::Heartbeat;
 use inbox::Inbox;
 use rate_buckets::RateBuckets;
+use tick::Tick;
 
-/// One open connection.
+/// One open connection. `tests.rs` bounds its size.
 pub struct Session {
     socket: Rc<Socket>,
     services: Rc<Services>,
     client: Client,
     route_metrics: Arc<RouteMetrics>,
-    rates: RateBuckets,
+    /// What the client may send per time. `None` until it has sent something.
+    rates: OnceCell<Box<RateBuckets>>,
     heartbeat: Heartbeat,
     credentials: CredentialState,
-    inbox: RefCell<Inbox>,
-    bridge: RefCell<Option<Rc<Bridge>>>,
-    subscription: RefCell<Option<Subscription>>,
-    /// How many of the client's bytes wait for the upstream of a pass route.
-    waiting_bytes: Cell<usize>,
+    /// What goes to an upstream. `None` until something has.
+    work: OnceCell<Box<Work>>,
+    /// Whether the socket is subscribed to the client's channel. [`Session::finish`] ends the subscription.
+    is_subscribed: Cell<bool>,
     /// The channel's history is being read and sent.
     is_replaying: Cell<bool>,
-    /// When the session opened, since the thread's start.
-    opened: Duration,
+    opened: Tick,
     /// Where the registry keeps this session.
-    registry_slot: Cell<usize>,
+    registry_slot: Cell<u32>,
+    /// Whether the driver of the thread polls the socket and ends the session, and no task of its own.
+    is_driven: Cell<bool>,
     /// Set by the first panic. Nothing but the closing of the socket follows.
     has_panicked: Cell<bool>,
     _permits: Permits,
 }
 
+/// What a session keeps of messages on their way to an upstream.
+#[derive(Default)]
+struct Work {
+    inbox: RefCell<Inbox>,
+    bridge: RefCell<Option<Rc<Bridge>>>,
+    /// How many of the client's bytes wait for the upstream of a pass route.
+    waiting_bytes: Cell<usize>,
+}
+
 impl Session {
     fn new(services: Rc<Services>, socket: Rc<Socket>, client: Client, permits: Permits) -> Self {
-        let now = services.now();
+        let now = Tick::at(services.now());
         let route_metrics = RouteMetrics::of(&client.route.borrow().path);
         Self {
             route_metrics,
             socket,
-            rates: Default::default(),
+            rates: OnceCell::new(),
             heartbeat: Heartbeat::new(now),
             credentials: CredentialState::new(now),
-            inbox: RefCell::default(),
-            bridge: RefCell::default(),
-            waiting_bytes: Cell::new(0),
+            work: OnceCell::new(),
             is_replaying: Cell::new(false),
-            subscription: RefCell::default(),
+            is_subscribed: Cell::new(false),
             opened: now,
             registry_slot: Cell::new(0),
+            is_driven: Cell::new(false),
             has_panicked: Cell::new(false),
             _permits: permits,
             services,
             client,
+        }
+    }
+
+    /// What there is once something has gone to the upstream.
+    fn work(&self) -> &Work {
+        self.work.get_or_init(Box::default)
+    }
+
+    /// The client's connection to an upstream socket, if it has one.
+    fn bridge(&self) -> Option<Rc<Bridge>> {
+        self.work.get()?.bridge.borrow().clone()
+    }
+
+    /// How many of the client's bytes wait for the upstream of a pass route.
+    fn set_waiting_bytes(&self, bytes: usize) {
+        if bytes > 0 || self.work.get().is_some() {
+            self.work().waiting_bytes.set(bytes);
         }
     }
 
@@ -111,8 +139,11 @@ impl Session {
 
     /// Identifies this connection in log lines.
     fn log_fields(&self) -> ConnectionFields<'_> {
-        let Client { connection_id, request_id, user_id, channel, .. } = &self.client;
-        let (connection, user) = (*connection_id, user_id.as_ref());
+        let Client { connection_id, request_id, channel, .. } = &self.client;
+        let (connection, user) = (*connection_id, self.client.user_id());
         ConnectionFields { connection, request: request_id, user, channel: channel.as_ref() }
     }
 }
+
+#[cfg(test)]
+mod tests;

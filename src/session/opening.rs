@@ -11,9 +11,10 @@ use futures_util::FutureExt as _;
 
 use super::resume::Replay;
 use super::{Arrival, Client, Permits, Services, Session, UpstreamMode};
+use crate::broker::Subscription;
 use crate::config;
 use crate::limits::RefusalDelay;
-use crate::protocol::{CloseReason, ResumePoint};
+use crate::protocol::{CloseReason, Position, ResumePoint};
 use crate::socket::{ByteStream, ConnectionEnd, Event, Socket};
 use crate::telemetry::connections::ClientOrigin;
 use crate::upstream::PassedUpstream;
@@ -36,9 +37,10 @@ pub async fn open(
     services: Rc<Services>,
     stream: ByteStream,
     arrival: Arrival,
-    client: Client,
+    mut client: Client,
     permits: Permits,
 ) {
+    client.share_channel(&services.broker);
     let Arrival { mut early, head, resume, upstream } = arrival;
     let route = client.route();
     let socket = Rc::new(Socket::new(stream, route.max_message_bytes, route.send_queue));
@@ -62,13 +64,15 @@ pub async fn open(
         session.close_for_reconnect(Duration::ZERO);
     }
     session.contain(|| socket.feed(&mut early, &mut |event| session.on_event(event)));
-    // A task of its own, so that nothing of the opening stays in memory with it.
     match late {
-        None => tokio::task::spawn_local(drive),
-        Some(tracked) => tokio::task::spawn_local(async move {
-            let _tracked = tracked;
-            drive.await;
-        }),
+        None => drive.hand_over(),
+        // What keeps the drain waiting would take room in every session.
+        Some(tracked) => {
+            tokio::task::spawn_local(async move {
+                let _tracked = tracked;
+                drive.await;
+            });
+        }
     };
 }
 
@@ -127,7 +131,7 @@ pub async fn send_and_close(
     let _ = tokio::time::timeout(REFUSED_TIMEOUT, drive).await;
 }
 
-/// The task of a session. Ends it when dropped.
+/// Drives a session, unless it is handed over to the thread's driver. Ends it when dropped.
 struct Drive {
     session: Rc<Session>,
 }
@@ -138,32 +142,25 @@ impl Drive {
         session.route_metrics.connections.opened(session.log_fields());
         Self { session: Rc::clone(session) }
     }
+
+    fn hand_over(self) {
+        self.session.services.registry.drive(&self.session);
+    }
 }
 
 impl Future for Drive {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let session = &self.session;
-        let drive = |cx: &mut Context<'_>| {
-            let driven = session.socket.poll_drive(cx, &mut |event| {
-                // After a panic the session's state is not known. Only its socket is closed.
-                if !session.has_panicked.get() {
-                    session.on_event(event);
-                }
-            });
-            session.flush_bridge();
-            driven
-        };
-        // The second call sends the close frame. If that panics as well, the connection ends without one.
-        let polled = session.contain(|| drive(cx)).or_else(|| session.contain(|| drive(cx)));
-        polled.unwrap_or(Poll::Ready(()))
+        self.session.poll(cx)
     }
 }
 
 impl Drop for Drive {
     fn drop(&mut self) {
-        self.session.finish();
+        if !self.session.is_driven.get() {
+            self.session.finish();
+        }
     }
 }
 
@@ -179,7 +176,7 @@ impl Session {
         let Some(channel) = &self.client.channel else { return };
         match self.services.broker.subscribe(channel, &self.socket).await {
             Ok(subscription) => {
-                *self.subscription.borrow_mut() = Some(subscription);
+                self.keep_subscription(subscription);
                 match upstream {
                     Some(opened) => self.start_bridge(*opened),
                     None if self.client.upstream == UpstreamMode::Socket => {
@@ -197,6 +194,19 @@ impl Session {
         }
     }
 
+    /// The subscription lasts until [`Session::finish`].
+    pub(super) fn keep_subscription(&self, subscription: Subscription) {
+        subscription.leave();
+        self.is_subscribed.set(true);
+    }
+
+    /// The last publication with a position that was handed to the socket, or to the others of its channel before it
+    /// came.
+    pub(super) fn last_position(&self) -> Option<Position> {
+        let channel = self.client.channel.as_ref().filter(|_| self.is_subscribed.get())?;
+        self.services.broker.last_position(channel, &self.socket)
+    }
+
     /// Waits before the close of a client that was admitted and still cannot be served. A page may take the open
     /// socket for a success.
     pub(super) async fn wait_to_refuse(&self) {
@@ -207,17 +217,20 @@ impl Session {
 
     pub(super) fn finish(&self) {
         self.socket.abort();
-        self.subscription.borrow_mut().take();
+        if self.is_subscribed.replace(false)
+            && let Some(channel) = &self.client.channel
+        {
+            self.services.broker.unsubscribe(channel, &self.socket);
+        }
         self.leave_presence();
         self.services.registry.remove(self);
         self.services.replies.cancel_attached(self.client.connection_id);
-        if let Some(bridge) = self.bridge.borrow_mut().take() {
+        if let Some(bridge) = self.work.get().and_then(|work| work.bridge.take()) {
             bridge.client_ended(self.socket.end(), self.socket.end_text());
         }
         let end = self.socket.end().unwrap_or(ConnectionEnd::Lost);
         let (by, code, cause) = end.describe();
-        let Client { address, origin, .. } = &self.client;
-        let from = ClientOrigin { address: *address, origin: origin.as_deref() };
+        let from = ClientOrigin { address: self.client.address, origin: self.client.origin() };
         self.route_metrics.connections.closed(self.log_fields(), from, by, code, cause);
     }
 }

@@ -75,11 +75,10 @@ impl Session {
         if client.route.borrow().presence == config::Presence::Off || !self.socket.is_open() {
             return;
         }
-        let identity = client.identity.borrow();
         let member = Member {
             connection_id: client.connection_id,
-            user_id: identity.user_id.clone(),
-            username: identity.username.clone(),
+            user_id: client.user_id().cloned(),
+            username: client.username(),
             connected_at: clock::unix_seconds(),
             events: client.route.borrow().presence == config::Presence::Events,
         };

@@ -26,17 +26,21 @@ pub(super) struct RateBuckets {
 }
 
 impl Session {
+    fn rates(&self) -> &RateBuckets {
+        self.rates.get_or_init(Box::default)
+    }
+
     /// Counts one message against `messages_per_connection`.
     pub(super) fn take_message(&self) -> Verdict {
         let Some(rate) = self.client.route.borrow().limits.messages_per_connection else {
             return Verdict::Allowed;
         };
-        self.take(&self.rates.messages, rate, LocalLimit::MessagesPerConnection)
+        self.take(&self.rates().messages, rate, LocalLimit::MessagesPerConnection)
     }
 
     /// Counts one ping, or another small frame that is bounded like pings.
     pub(super) fn take_ping(&self) -> Verdict {
-        self.take(&self.rates.pings, PINGS, LocalLimit::PingsPerConnection)
+        self.take(&self.rates().pings, PINGS, LocalLimit::PingsPerConnection)
     }
 
     /// Counts a frame that is not a message: a pong, a ping, or a fragment with little payload. Closes a client that
@@ -44,7 +48,7 @@ impl Session {
     pub(super) fn take_frame(&self) {
         let Some(rate) = self.client.route.borrow().limits.frames_per_connection else { return };
         let limit = LocalLimit::FramesPerConnection;
-        if let Verdict::Refused { .. } = self.take(&self.rates.frames, rate, limit) {
+        if let Verdict::Refused { .. } = self.take(&self.rates().frames, rate, limit) {
             self.close_over_limit(limit);
         }
     }
@@ -60,14 +64,12 @@ impl Session {
     /// The status of each limit of this connection alone.
     pub(super) fn local_limits(&self) -> Vec<(LocalLimit, LimitStatus)> {
         let limits = &self.client.route.borrow().limits;
+        let unused = RateBuckets::default();
+        let rates = self.rates.get().map_or(&unused, |rates| rates);
         [
-            (
-                LocalLimit::MessagesPerConnection,
-                &self.rates.messages,
-                limits.messages_per_connection,
-            ),
-            (LocalLimit::PingsPerConnection, &self.rates.pings, Some(PINGS)),
-            (LocalLimit::FramesPerConnection, &self.rates.frames, limits.frames_per_connection),
+            (LocalLimit::MessagesPerConnection, &rates.messages, limits.messages_per_connection),
+            (LocalLimit::PingsPerConnection, &rates.pings, Some(PINGS)),
+            (LocalLimit::FramesPerConnection, &rates.frames, limits.frames_per_connection),
         ]
         .into_iter()
         .filter_map(|(limit, bucket, rate)| {
@@ -110,7 +112,7 @@ impl Session {
 
     /// Closes a client that was refused too often.
     pub(super) fn count_refusal(&self) {
-        if let Verdict::Refused { .. } = self.take_unrecorded(&self.rates.refusals, REFUSALS) {
+        if let Verdict::Refused { .. } = self.take_unrecorded(&self.rates().refusals, REFUSALS) {
             self.socket.close(CloseReason::Flooding);
         }
     }

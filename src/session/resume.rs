@@ -76,8 +76,7 @@ impl Session {
 
     fn send_connected(&self, begin: Option<&StartPosition>) {
         let client = &self.client;
-        let identity = client.identity.borrow();
-        let user_id = identity.user_id.as_ref();
+        let user_id = client.user_id();
         self.send_event(&connected(&client.params, client.connection_id, user_id, begin));
         self.credentials.expect_notice();
     }

@@ -1,15 +1,11 @@
 //! What the kernel does not take at once: frames that are sent past the bounds of the outbox, and the tasks that wait until
 //! everything is written.
 
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
 use super::Socket;
-
-/// A task that sends a history and one that relays the messages of an upstream may wait at the same time.
-#[derive(Debug, Default)]
-pub(super) struct DrainWakers(Vec<Waker>);
 
 impl Socket {
     /// Completes when the outbox is empty or the connection is ending.
@@ -19,20 +15,16 @@ impl Socket {
 
     /// `Ready` when the outbox is empty or the connection is ending.
     pub fn poll_drained(&self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_open() || self.outbox.borrow().is_empty() {
+        let mut outbox = self.outbox.borrow_mut();
+        if !self.is_open() || outbox.is_empty() {
             return Poll::Ready(());
         }
-        let mut waiting = self.drain_wakers.borrow_mut();
-        let wakers = &mut waiting.get_or_insert_default().0;
-        if !wakers.iter().any(|waker| waker.will_wake(cx.waker())) {
-            wakers.push(cx.waker().clone());
-        }
+        outbox.wake_when_empty(cx.waker());
         Poll::Pending
     }
 
     pub(super) fn wake_drained(&self) {
-        let waiting = self.drain_wakers.borrow_mut().take();
-        waiting.into_iter().flat_map(|waiting| waiting.0).for_each(Waker::wake);
+        self.outbox.borrow_mut().wake_waiting();
     }
 
     /// Writes whole frames, or bytes that are forwarded, past the outbox if nothing waits there, and queues what the kernel

@@ -3,6 +3,7 @@
 //!
 //! Invariant: from the first step of its end on, a connection has a deadline.
 
+use std::cell::{Cell, OnceCell};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many frames are parsed while the peer's close frame is awaited. An honest peer had at most a few of them on
 /// their way when our close frame reached it.
-pub(super) const MAX_FRAMES_TO_CLOSE: u16 = 1000;
+const MAX_FRAMES_TO_CLOSE: u16 = 1000;
 
 /// How many bytes are discarded before the connection is aborted. What a peer has on its way when our close frame
 /// reaches it fits, so that it reads our close frame and not a reset.
@@ -43,7 +44,68 @@ pub(super) enum Phase {
     HalfClosed,
 }
 
+/// What is known of the end of a connection. Most connections are far from it, and have none.
+#[derive(Debug)]
+pub(super) struct Ending {
+    end: Cell<Option<ConnectionEnd>>,
+    /// The reason text of the close frame that ended the connection, unless it is empty or the gateway's own.
+    text: OnceCell<Box<str>>,
+    /// When the connection is aborted if it has not ended. `None` while it is open.
+    deadline: Cell<Option<Instant>>,
+    /// How many frames are still parsed while the peer's close frame is awaited.
+    frames_to_close: Cell<u16>,
+    /// The bytes that came after the close frame, or after a fault.
+    discarded_bytes: Cell<usize>,
+    /// How the peer broke the protocol, if it did. Nothing more of it is read, and the owner has yet to close.
+    fault: Cell<Option<CloseReason>>,
+}
+
+impl Default for Ending {
+    fn default() -> Self {
+        Self {
+            end: Cell::default(),
+            text: OnceCell::new(),
+            deadline: Cell::default(),
+            frames_to_close: Cell::new(MAX_FRAMES_TO_CLOSE),
+            discarded_bytes: Cell::default(),
+            fault: Cell::default(),
+        }
+    }
+}
+
 impl Socket {
+    fn ending(&self) -> &Ending {
+        self.ending.get_or_init(Box::default)
+    }
+
+    /// How the connection ended. `None` while it is open.
+    pub fn end(&self) -> Option<ConnectionEnd> {
+        self.ending.get()?.end.get()
+    }
+
+    pub(super) fn set_end(&self, end: ConnectionEnd) {
+        self.ending().end.set(Some(end));
+    }
+
+    /// The reason text of the close frame that ended the connection; "" = there is none.
+    pub fn end_text(&self) -> &str {
+        let text = self.ending.get().and_then(|ending| ending.text.get());
+        match self.end() {
+            Some(ConnectionEnd::ByGateway(reason)) => text.map_or(reason.text(), |text| text),
+            _ => text.map_or("", |text| text),
+        }
+    }
+
+    /// The owner found that the peer broke the protocol. Nothing more of it is read.
+    pub fn set_fault(&self, reason: CloseReason) {
+        self.ending().fault.set(Some(reason));
+    }
+
+    /// How the peer broke the protocol, if it did.
+    pub fn fault(&self) -> Option<CloseReason> {
+        self.ending.get()?.fault.get()
+    }
+
     /// Begins the closing handshake. Does nothing on a connection that is ending already.
     pub fn close(&self, reason: CloseReason) {
         self.close_with(ConnectionEnd::ByGateway(reason), reason.into());
@@ -73,7 +135,7 @@ impl Socket {
     pub(super) fn keep_end_text(&self, text: &str) {
         if !text.is_empty() {
             // The first text stays: a connection ends once.
-            let _ = self.end_text.set(text.into());
+            let _ = self.ending().text.set(text.into());
         }
     }
 
@@ -95,11 +157,11 @@ impl Socket {
                 outbox.replace_with(frame);
             }
         }
-        self.end.set(Some(end));
+        self.set_end(end);
         // What a peer sends after it broke the protocol cannot be parsed, not even its close frame. What a peer sends
         // that floods is not worth parsing.
         let is_flooding = end == ConnectionEnd::ByGateway(CloseReason::Flooding);
-        let awaits_close = self.fault.get().is_none() && !is_flooding;
+        let awaits_close = self.fault().is_none() && !is_flooding;
         let next = if awaits_close { Phase::Closing } else { Phase::Lingering };
         self.enter_phase(next, CLOSE_TIMEOUT);
         // While the decoder is in use, it asks itself after each event.
@@ -127,7 +189,8 @@ impl Socket {
 
     /// Aborts the connection if its deadline has passed at `now`.
     pub fn abort_if_overdue(&self, now: Instant) {
-        if self.deadline.get().is_some_and(|deadline| deadline <= now) {
+        let deadline = self.ending.get().and_then(|ending| ending.deadline.get());
+        if deadline.is_some_and(|deadline| deadline <= now) {
             self.abort();
         }
     }
@@ -140,16 +203,18 @@ impl Socket {
 
     /// Counts a frame that came instead of the peer's close frame.
     pub(super) fn count_frame_to_close(&self) {
-        match self.frames_to_close.get() {
+        let frames_to_close = &self.ending().frames_to_close;
+        match frames_to_close.get() {
             0 => self.linger(),
-            left => self.frames_to_close.set(left - 1),
+            left => frames_to_close.set(left - 1),
         }
     }
 
     /// Counts bytes that came when no more were expected.
     pub(super) fn discard(&self, count: usize) {
-        let discarded = self.discarded_bytes.get().saturating_add(count);
-        self.discarded_bytes.set(discarded);
+        let discarded_bytes = &self.ending().discarded_bytes;
+        let discarded = discarded_bytes.get().saturating_add(count);
+        discarded_bytes.set(discarded);
         if discarded > MAX_DISCARDED_BYTES {
             self.abort();
         }
@@ -172,7 +237,7 @@ impl Socket {
 
     fn enter_phase(&self, phase: Phase, timeout: Duration) {
         self.phase.set(phase);
-        self.deadline.set(Some(Instant::now() + timeout));
+        self.ending().deadline.set(Some(Instant::now() + timeout));
         self.wake_drained();
     }
 
@@ -189,7 +254,7 @@ impl Socket {
             if outbox.push(echo.clone()).is_err() {
                 outbox.replace_with(echo);
             }
-            self.end.set(Some(ConnectionEnd::ByPeer(code)));
+            self.set_end(ConnectionEnd::ByPeer(code));
             self.keep_end_text(close.map_or("", |(_, text)| text));
         }
         self.linger();
@@ -198,8 +263,8 @@ impl Socket {
     /// The connection is over. Unless an end is known already, it was lost.
     pub(super) fn mark_ended(&self) {
         self.is_broken.set(true);
-        if self.end.get().is_none() {
-            self.end.set(Some(ConnectionEnd::Lost));
+        if self.end().is_none() {
+            self.set_end(ConnectionEnd::Lost);
         }
         self.wake_drained();
     }

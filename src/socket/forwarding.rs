@@ -57,7 +57,7 @@ impl Socket {
             awaits_pong: Cell::new(false),
         };
         // Its own decoder reads nothing.
-        Self { forwarding: Some(forwarding), ..Self::new(stream, 0, queue) }
+        Self { forwarding: Some(Box::new(forwarding)), ..Self::new(stream, 0, queue) }
     }
 
     /// Registers the task of `cx` as the one that drives this socket, and writes what waits. Returns whether the
@@ -161,7 +161,7 @@ impl Socket {
         if is_answer {
             self.linger();
         } else {
-            self.end.set(Some(ConnectionEnd::ByUpstream(close.map(|(code, _)| code))));
+            self.set_end(ConnectionEnd::ByUpstream(close.map(|(code, _)| code)));
             self.keep_end_text(close.map_or("", |(_, text)| text));
             self.await_close();
         }
@@ -172,7 +172,7 @@ impl Socket {
     /// The client sent a close frame, which is for the upstream to answer.
     pub fn client_closed(&self, close: Option<(u16, &str)>) {
         if self.is_open() {
-            self.end.set(Some(ConnectionEnd::ByPeer(close.map(|(code, _)| code))));
+            self.set_end(ConnectionEnd::ByPeer(close.map(|(code, _)| code)));
             self.keep_end_text(close.map_or("", |(_, text)| text));
             self.await_answer();
         } else {
@@ -193,7 +193,7 @@ impl Socket {
     /// The upstream is gone without a close frame: so is the client's connection, after what has been forwarded.
     pub fn cut(&self) {
         if self.is_open() {
-            self.end.set(Some(ConnectionEnd::UpstreamLost));
+            self.set_end(ConnectionEnd::UpstreamLost);
         }
         self.drop_held();
         self.linger();

@@ -27,6 +27,11 @@ pub(super) struct HeadReader {
 }
 
 impl HeadReader {
+    /// Whether nothing of the next head has come.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
     pub fn of_server() -> Self {
         Self { is_from_server: true, ..Self::default() }
     }

@@ -34,16 +34,14 @@ use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
-use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::clock;
 use crate::config::SendQueue;
 use crate::protocol::{CloseReason, Position};
-use backlog::DrainWakers;
-use closing::{MAX_FRAMES_TO_CLOSE, Phase};
+use closing::{Ending, Phase};
 use forwarding::Forwarding;
 use frame::Opcode;
 use outbox::{Outbox, Overflow};
@@ -67,23 +65,12 @@ pub struct Socket {
     outbox: RefCell<Outbox>,
     /// Wakes the driving task. Direct writers register it for writability.
     waker: RefCell<Waker>,
-    /// Wakes the tasks that wait for the outbox to become empty.
-    drain_wakers: RefCell<Option<Box<DrainWakers>>>,
     phase: Cell<Phase>,
-    end: Cell<Option<ConnectionEnd>>,
-    /// The reason text of the close frame that ended the connection, unless it is empty or the gateway's own.
-    end_text: OnceCell<Box<str>>,
-    /// When the connection is aborted if it has not ended. `None` while it is open.
-    deadline: Cell<Option<Instant>>,
+    /// `None` while nothing of the end has begun.
+    ending: OnceCell<Box<Ending>>,
     /// The stream cannot be used any more, and the driving task is to end.
     is_broken: Cell<bool>,
     is_reading_paused: Cell<bool>,
-    /// How many frames are still parsed while the peer's close frame is awaited.
-    frames_to_close: Cell<u16>,
-    /// The bytes that came after the close frame, or after a fault.
-    discarded_bytes: Cell<usize>,
-    /// How the peer broke the protocol, if it did. Nothing more of it is read, and the owner has yet to close.
-    fault: Cell<Option<CloseReason>>,
     /// Whether bytes came since the last [`Socket::take_activity`].
     is_active: Cell<bool>,
     /// Since when the kernel has not taken everything: the last 16 bits of the Unix seconds, never 0. 0 = it took
@@ -95,7 +82,7 @@ pub struct Socket {
     /// its subscription. `None` = all are sent.
     after: Cell<Option<Position>>,
     /// `None` if whole messages are sent.
-    forwarding: Option<Forwarding>,
+    forwarding: Option<Box<Forwarding>>,
     pub hub_place: Cell<HubPlace>,
 }
 
@@ -151,16 +138,10 @@ impl Socket {
             decoder: RefCell::new(Decoder::new(max_message)),
             outbox: RefCell::new(Outbox::new(queue)),
             waker: RefCell::new(Waker::noop().clone()),
-            drain_wakers: RefCell::new(None),
             phase: Cell::new(Phase::Open),
-            end: Cell::new(None),
-            end_text: OnceCell::new(),
-            deadline: Cell::new(None),
+            ending: OnceCell::new(),
             is_broken: Cell::new(false),
             is_reading_paused: Cell::new(false),
-            frames_to_close: Cell::new(MAX_FRAMES_TO_CLOSE),
-            discarded_bytes: Cell::new(0),
-            fault: Cell::new(None),
             is_active: Cell::new(false),
             blocked_since: Cell::new(0),
             has_progressed: Cell::new(false),
@@ -174,27 +155,13 @@ impl Socket {
         self.phase.get() == Phase::Open && !self.is_broken.get()
     }
 
-    /// How the connection ended. `None` while it is open.
-    pub fn end(&self) -> Option<ConnectionEnd> {
-        self.end.get()
-    }
-
-    /// The reason text of the close frame that ended the connection; "" = there is none.
-    pub fn end_text(&self) -> &str {
-        match self.end() {
-            Some(ConnectionEnd::ByGateway(reason)) => {
-                self.end_text.get().map_or(reason.text(), |text| text)
-            }
-            _ => self.end_text.get().map_or("", |text| text),
-        }
-    }
-
     /// Returns whether the peer has shown a sign of life since the last call.
     pub fn take_activity(&self) -> Activity {
         let (is_active, has_progressed) =
             (self.is_active.replace(false), self.has_progressed.replace(false));
         let has_waiting = !self.outbox.borrow().is_empty();
-        let is_in_frame = self.forwarding.as_ref().is_some_and(Forwarding::is_in_frame);
+        let is_in_frame =
+            self.forwarding.as_ref().is_some_and(|forwarding| forwarding.is_in_frame());
         // Inside a frame the peer cannot be pinged, and while it is not read its pong does not arrive.
         let cannot_tell = self.is_reading_paused.get() || (is_in_frame && !has_waiting);
         if is_active || has_progressed || cannot_tell {
@@ -207,10 +174,31 @@ impl Socket {
     }
 
     /// Sends one of the gateway's own frames.
-    pub fn send(&self, frame: Bytes) {
-        if self.is_open() {
-            let pushed = self.outbox.borrow_mut().push(frame);
-            self.after_push(pushed);
+    pub fn send(&self, mut frame: Bytes) {
+        if !self.is_open() {
+            return;
+        }
+        // Straight to the kernel if nothing is in front of it, so that nothing is allocated for it.
+        let is_first = self.outbox.borrow().is_empty();
+        let written = match is_first.then(|| self.write_now(&frame)) {
+            Some(Ok(written)) if written == frame.len() => return,
+            Some(Ok(written)) => written,
+            Some(Err(())) => return,
+            None => 0,
+        };
+        frame.advance(written);
+        let pushed = {
+            let mut outbox = self.outbox.borrow_mut();
+            let pushed = outbox.push(frame);
+            if written > 0 {
+                outbox.mark_partly_written();
+            }
+            pushed
+        };
+        match pushed {
+            // Registers the driving task for writability as well.
+            Ok(()) => self.flush(),
+            Err(Overflow) => self.close(CloseReason::TooSlow),
         }
     }
 
@@ -279,18 +267,11 @@ impl Socket {
         }
         match polled {
             Poll::Ready(Ok(())) => {
-                self.wake_drained();
+                outbox.wake_waiting();
                 Ok(())
             }
             Poll::Pending => Ok(()),
             Poll::Ready(Err(_)) => Err(()),
-        }
-    }
-
-    fn after_push(&self, pushed: Result<(), Overflow>) {
-        match pushed {
-            Ok(()) => self.flush(),
-            Err(Overflow) => self.close(CloseReason::TooSlow),
         }
     }
 
@@ -370,7 +351,7 @@ impl Socket {
             self.proceed()
         });
         if let Err(reason) = fed {
-            self.fault.set(Some(reason));
+            self.set_fault(reason);
             match self.phase.get() {
                 Phase::Open => on_event(Event::Fault(reason)),
                 _ => self.linger(),
@@ -381,21 +362,11 @@ impl Socket {
     /// How far the bytes of the peer are still parsed.
     fn proceed(&self) -> Proceed {
         match self.phase.get() {
-            _ if self.fault.get().is_some() => Proceed::Discard,
+            _ if self.fault().is_some() => Proceed::Discard,
             Phase::Open => Proceed::Parse,
             Phase::Closing => Proceed::SkipMessages,
             Phase::Answering | Phase::Lingering | Phase::HalfClosed => Proceed::Discard,
         }
-    }
-
-    /// The owner found that the peer broke the protocol. Nothing more of it is read.
-    pub fn set_fault(&self, reason: CloseReason) {
-        self.fault.set(Some(reason));
-    }
-
-    /// How the peer broke the protocol, if it did.
-    pub fn fault(&self) -> Option<CloseReason> {
-        self.fault.get()
     }
 
     /// Reads, passes on complete messages, and writes the outbox. `Ready` when the connection has ended and can

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
@@ -25,15 +25,23 @@ pub struct Overflow;
 #[derive(Debug)]
 pub struct Outbox {
     limits: SendQueue,
-    /// How many bytes wait in both queues together.
+    /// `None` while nothing waits and nothing is held back.
+    queue: Option<Box<Queue>>,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// How many bytes wait, held publications included.
     bytes: usize,
-    /// The first frame. Inline, so that a single frame that is written at once costs no allocation. `rest` is
-    /// empty whenever this is `None`.
+    /// The first frame. `rest` is empty whenever this is `None`.
     first: Option<Bytes>,
     rest: VecDeque<Bytes>,
     /// Whether a part of `first` is written already, so that it can no longer be dropped.
     is_first_partly_written: bool,
-    held: Option<Box<Held>>,
+    held: Option<Held>,
+    /// Wake the tasks that wait until nothing is left to be written: one that sends a history and one that relays the
+    /// messages of an upstream may wait at the same time.
+    drain_wakers: Vec<Waker>,
 }
 
 /// Publications that are held back.
@@ -43,6 +51,47 @@ struct Held {
     /// Whether publications with a position are dropped, because the holder will read them from the history.
     skips_positioned: bool,
     waiting: VecDeque<Delivery>,
+}
+
+impl Queue {
+    /// Each frame that waits, in order, held publications last.
+    fn frames(&self) -> impl Iterator<Item = &Bytes> {
+        let held = self.held.iter().flat_map(|held| held.waiting.iter().map(|one| &one.frame));
+        self.first.iter().chain(&self.rest).chain(held)
+    }
+
+    fn count(&self) -> usize {
+        usize::from(self.first.is_some())
+            + self.rest.len()
+            + self.held.as_ref().map_or(0, |held| held.waiting.len())
+    }
+
+    fn append(&mut self, frame: Bytes) {
+        match self.first {
+            None => self.first = Some(frame),
+            Some(_) => self.rest.push_back(frame),
+        }
+    }
+
+    fn release_all(&mut self) -> VecDeque<Delivery> {
+        let waiting = self.held.take().map(|held| held.waiting).unwrap_or_default();
+        self.bytes -= waiting.iter().map(|publication| publication.frame.len()).sum::<usize>();
+        waiting
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        while let Some(first) = &mut self.first {
+            if written < first.len() {
+                first.advance(written);
+                self.is_first_partly_written |= written > 0;
+                return;
+            }
+            written -= first.len();
+            self.first = self.rest.pop_front();
+            self.is_first_partly_written = false;
+        }
+    }
 }
 
 /// The longest end of a frame that has an offset: `"offset":9007199254740991,"epoch":"…"}`.
@@ -62,24 +111,17 @@ fn last_offset(frame: &[u8]) -> Option<u64> {
 
 impl Outbox {
     pub fn new(limits: SendQueue) -> Self {
-        Self {
-            limits,
-            bytes: 0,
-            first: None,
-            rest: VecDeque::new(),
-            is_first_partly_written: false,
-            held: None,
-        }
+        Self { limits, queue: None }
     }
 
     /// Whether nothing could be written now.
     pub fn is_empty(&self) -> bool {
-        self.first.is_none()
+        self.queue.as_ref().is_none_or(|queue| queue.first.is_none())
     }
 
     /// How many bytes wait, held publications included.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.queue.as_ref().map_or(0, |queue| queue.bytes)
     }
 
     pub fn limits(&self) -> SendQueue {
@@ -88,88 +130,78 @@ impl Outbox {
 
     /// Calls `visit` with each frame that waits, held publications included.
     pub fn for_each(&self, visit: &mut dyn FnMut(&Bytes)) {
-        let held = self.held.iter().flat_map(|held| held.waiting.iter().map(|one| &one.frame));
-        self.first.iter().chain(&self.rest).chain(held).for_each(visit);
+        self.queue.iter().flat_map(|queue| queue.frames()).for_each(visit);
     }
 
     pub fn is_held(&self) -> bool {
-        self.held.is_some()
+        self.queue.as_ref().is_some_and(|queue| queue.held.is_some())
     }
 
     /// The offset of the first publication that is not written in full; `None` if none waits that has one. It is read
     /// from the ends of the frames, where the gateway writes it, so that nothing is kept for it.
     pub fn first_waiting_offset(&self) -> Option<u64> {
-        let held = self.held.iter().flat_map(|held| held.waiting.iter());
-        let held = held.map(|publication| &publication.frame);
-        self.first.iter().chain(&self.rest).chain(held).find_map(|frame| last_offset(frame))
+        self.queue.as_ref()?.frames().find_map(|frame| last_offset(frame))
     }
 
     /// How many frames wait, held publications included.
     pub fn count(&self) -> usize {
-        usize::from(self.first.is_some())
-            + self.rest.len()
-            + self.held.as_ref().map_or(0, |held| held.waiting.len())
+        self.queue.as_ref().map_or(0, |queue| queue.count())
+    }
+
+    fn queue(&mut self) -> &mut Queue {
+        self.queue.get_or_insert_default()
     }
 
     /// Counts `frame` in. One frame always fits an empty queue, whatever its size.
-    fn count_in(&mut self, frame: &Bytes) -> Result<(), Overflow> {
-        let count = self.count();
-        if count > 0
-            && (count >= self.limits.messages || self.bytes + frame.len() > self.limits.bytes)
-        {
+    fn count_in(&mut self, frame: &Bytes) -> Result<&mut Queue, Overflow> {
+        let (count, bytes) = (self.count(), self.bytes() + frame.len());
+        if count > 0 && (count >= self.limits.messages || bytes > self.limits.bytes) {
             return Err(Overflow);
         }
-        self.bytes += frame.len();
-        Ok(())
-    }
-
-    fn append(&mut self, frame: Bytes) {
-        match self.first {
-            None => self.first = Some(frame),
-            Some(_) => self.rest.push_back(frame),
-        }
+        let queue = self.queue();
+        queue.bytes = bytes;
+        Ok(queue)
     }
 
     /// Queues a frame of the gateway's own, which is not held back.
     pub fn push(&mut self, frame: Bytes) -> Result<(), Overflow> {
-        self.count_in(&frame)?;
-        self.append(frame);
+        self.count_in(&frame)?.append(frame);
         Ok(())
     }
 
     /// Queues a part of a history. The sender bounds it, not this queue.
     pub fn push_page(&mut self, frames: Bytes) {
-        self.bytes += frames.len();
-        self.append(frames);
+        let queue = self.queue();
+        queue.bytes += frames.len();
+        queue.append(frames);
     }
 
     /// Queues a publication, aside while publications are held back.
     pub fn push_publication(&mut self, publication: Delivery) -> Result<(), Overflow> {
-        if publication.position.is_some()
-            && self.held.as_ref().is_some_and(|held| held.skips_positioned)
-        {
+        let held = self.queue.as_ref().and_then(|queue| queue.held.as_ref());
+        if publication.position.is_some() && held.is_some_and(|held| held.skips_positioned) {
             return Ok(());
         }
-        self.count_in(&publication.frame)?;
-        match &mut self.held {
+        let queue = self.count_in(&publication.frame)?;
+        match &mut queue.held {
             Some(held) => held.waiting.push_back(publication),
-            None => self.append(publication.frame),
+            None => queue.append(publication.frame),
         }
         Ok(())
     }
 
-    /// A part of the publication that was just pushed is written already.
+    /// A part of the frame that was just pushed, the first one, is written already.
     pub fn mark_partly_written(&mut self) {
-        self.is_first_partly_written = true;
+        self.queue().is_first_partly_written = true;
     }
 
     pub fn hold(&mut self) {
-        self.held.get_or_insert_default().holds += 1;
+        self.queue().held.get_or_insert_default().holds += 1;
     }
 
     /// Takes back one hold. Returns the held publications once there is no hold left; they are not counted then.
     pub fn release(&mut self) -> VecDeque<Delivery> {
-        match &mut self.held {
+        match self.queue.as_mut().and_then(|queue| queue.held.as_mut()) {
             Some(held) if held.holds > 1 => {
                 held.holds -= 1;
                 VecDeque::new()
@@ -180,17 +212,17 @@ impl Outbox {
 
     /// Takes back all holds and returns the held publications.
     pub fn release_all(&mut self) -> VecDeque<Delivery> {
-        let waiting = self.held.take().map(|held| held.waiting).unwrap_or_default();
-        self.bytes -= waiting.iter().map(|publication| publication.frame.len()).sum::<usize>();
+        let Some(queue) = &mut self.queue else { return VecDeque::new() };
+        let waiting = queue.release_all();
+        self.free_unused();
         waiting
     }
 
     /// While held: whether publications with a position are dropped, including those that are held already.
     pub fn skip_positioned(&mut self, skip: bool) {
-        let Some(held) = &mut self.held else { return };
+        let Some(Queue { bytes, held: Some(held), .. }) = self.queue.as_deref_mut() else { return };
         held.skips_positioned = skip;
         if skip {
-            let bytes = &mut self.bytes;
             held.waiting.retain(|Delivery { frame, position }| {
                 if position.is_some() {
                     *bytes -= frame.len();
@@ -202,13 +234,14 @@ impl Outbox {
 
     /// Drops every frame of which nothing is written yet, and queues `last`, the close frame.
     pub fn replace_with(&mut self, last: Bytes) {
-        self.held = None;
-        self.rest = VecDeque::new();
-        if !self.is_first_partly_written {
-            self.first = None;
+        let queue = self.queue();
+        queue.held = None;
+        queue.rest = VecDeque::new();
+        if !queue.is_first_partly_written {
+            queue.first = None;
         }
-        self.bytes = self.first.as_ref().map_or(0, Bytes::len) + last.len();
-        self.append(last);
+        queue.bytes = queue.first.as_ref().map_or(0, Bytes::len) + last.len();
+        queue.append(last);
     }
 
     /// Writes until nothing is left (`Ready`) or the stream takes no more (`Pending`; the task of `cx` is woken
@@ -218,14 +251,15 @@ impl Outbox {
         stream: &mut S,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while let Some(first) = &self.first {
-            let written = if self.rest.is_empty() {
+        let Some(queue) = &mut self.queue else { return Poll::Ready(Ok(())) };
+        while let Some(first) = &queue.first {
+            let written = if queue.rest.is_empty() {
                 Pin::new(&mut *stream).poll_write(cx, first)
             } else {
                 let mut slices = [IoSlice::new(&[]); MAX_SLICES];
                 slices[0] = IoSlice::new(first);
                 let mut used = 1;
-                for (slice, frame) in slices[1..].iter_mut().zip(&self.rest) {
+                for (slice, frame) in slices[1..].iter_mut().zip(&queue.rest) {
                     *slice = IoSlice::new(frame);
                     used += 1;
                 }
@@ -233,26 +267,34 @@ impl Outbox {
             };
             match written {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Poll::Ready(Ok(written)) => self.advance(written),
+                Poll::Ready(Ok(written)) => queue.advance(written),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                 Poll::Pending => return Poll::Pending,
             }
         }
-        self.rest = VecDeque::new();
+        queue.rest = VecDeque::new();
         Poll::Ready(Ok(()))
     }
 
-    fn advance(&mut self, mut written: usize) {
-        self.bytes -= written;
-        while let Some(first) = &mut self.first {
-            if written < first.len() {
-                first.advance(written);
-                self.is_first_partly_written |= written > 0;
-                return;
-            }
-            written -= first.len();
-            self.first = self.rest.pop_front();
-            self.is_first_partly_written = false;
+    /// Wakes the task of `waker` when nothing is left to be written, or earlier.
+    pub fn wake_when_empty(&mut self, waker: &Waker) {
+        let wakers = &mut self.queue().drain_wakers;
+        if !wakers.iter().any(|other| other.will_wake(waker)) {
+            wakers.push(waker.clone());
         }
+    }
+
+    /// Wakes the tasks that wait for this outbox, and frees what an empty one does not need.
+    pub fn wake_waiting(&mut self) {
+        if let Some(queue) = &mut self.queue {
+            std::mem::take(&mut queue.drain_wakers).into_iter().for_each(Waker::wake);
+        }
+        self.free_unused();
+    }
+
+    fn free_unused(&mut self) {
+        self.queue.take_if(|queue| {
+            queue.first.is_none() && queue.held.is_none() && queue.drain_wakers.is_empty()
+        });
     }
 }

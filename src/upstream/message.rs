@@ -19,7 +19,7 @@ pub struct Message {
     /// The client's whole object, unchanged.
     pub data: Box<RawValue>,
     pub channel: ChannelName,
-    pub params: Arc<Params>,
+    pub params: Params,
     /// `None` = anonymous.
     pub user_id: Option<UserId>,
     pub username: Option<Box<str>>,

@@ -1,7 +1,6 @@
 //! Reads responses without an upstream, for fuzz targets: from the head of a response to the events of its reply.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,7 +48,7 @@ impl ResponseReader {
             text: "hi".to_owned(),
             data: RawValue::from_string(r#"{"message":"hi"}"#.to_owned()).expect("JSON"),
             channel: ChannelName::new("chat_1").expect("a name"),
-            params: Arc::new(Params::default()),
+            params: Params::default(),
             user_id: None,
             sender: SenderKey::new(None, Ipv4Addr::LOCALHOST.into(), 64),
             username: None,

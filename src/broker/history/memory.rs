@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -38,7 +38,8 @@ struct State {
     bytes: usize,
     /// The bytes of the logs without publications.
     empty_bytes: usize,
-    channels: HashMap<ChannelName, Log>,
+    /// In boxes, since a table has many free slots, and is there twice while it grows.
+    channels: HashMap<ChannelName, Box<Log>>,
     /// The times at which logs with publications are swept. An entry that differs from its log's `due` is obsolete.
     due: DueTimes,
     /// The same for logs without publications.
@@ -47,20 +48,38 @@ struct State {
     cancelled: CancelledChannels,
 }
 
-type DueTimes = BinaryHeap<Reverse<(Instant, ChannelName)>>;
+type DueTimes = BinaryHeap<Reverse<(Due, ChannelName)>>;
+
+/// A point in time in nanoseconds since the process began to keep histories: half the size of an [`Instant`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Due(u64);
+
+impl From<Instant> for Due {
+    fn from(at: Instant) -> Self {
+        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        let since = at.saturating_duration_since(*BEGAN);
+        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
 
 struct Log {
     epoch: Epoch,
     /// The offset of the last publication; 0 before the first.
     offset: u64,
-    publications: VecDeque<Delivery>,
-    bytes: usize,
+    /// `None` if nothing is stored and nothing is running, as in the channels that nobody writes to.
+    kept: Option<Box<Kept>>,
     /// When the publications, or the log itself if it is empty, are dropped.
-    deadline: Instant,
+    deadline: Due,
     /// When the log is swept next, at the latest at its deadline.
-    due: Instant,
+    due: Due,
     /// Whether the log counts as one with publications.
     is_stored: bool,
+}
+
+#[derive(Default)]
+struct Kept {
+    publications: VecDeque<Delivery>,
+    bytes: usize,
     running: Vec<Running>,
 }
 
@@ -173,8 +192,8 @@ impl MemoryHistory {
         let log = state.channels.get(channel)?;
         Some(Extent {
             now: Position { epoch: log.epoch, offset: log.offset },
-            oldest: log.publications.front().and_then(|first| first.position).map(|at| at.offset),
-            kept: log.publications.len() as u64,
+            oldest: log.oldest(),
+            kept: log.kept.as_ref().map_or(0, |kept| kept.publications.len() as u64),
         })
     }
 
@@ -187,23 +206,25 @@ impl MemoryHistory {
         let now = Instant::now();
         let mut state = self.state();
         let log = state.log(channel, GENERATION_TTL, now);
-        log.running.retain(|running| running.expires_at > now);
+        let offset = log.offset;
+        let Kept { running: all, .. } = log.kept();
+        all.retain(|running| running.expires_at > now);
         let replaced = replaced.and_then(|replaced| {
-            let index = log.running.iter().position(|running| *running.task_id == *replaced)?;
-            Some(log.running.remove(index).start)
+            let index = all.iter().position(|running| *running.task_id == *replaced)?;
+            Some(all.remove(index).start)
         });
-        if log.running.iter().any(|running| *running.task_id == *task_id) {
+        if all.iter().any(|running| *running.task_id == *task_id) {
             return;
         }
-        if log.running.len() >= MAX_RUNNING {
-            log.running.remove(0);
+        if all.len() >= MAX_RUNNING {
+            all.remove(0);
         }
         let running = Running {
             task_id: task_id.into(),
-            start: replaced.unwrap_or(log.offset),
+            start: replaced.unwrap_or(offset),
             expires_at: now + GENERATION_TTL,
         };
-        log.running.push(running);
+        all.push(running);
     }
 
     pub fn record_generation_end(&self, channel: &ChannelName, task_id: &str) {
@@ -213,36 +234,39 @@ impl MemoryHistory {
     pub fn remove(&self, channel: &ChannelName, position: Position) {
         let mut state = self.state();
         let Some(log) = state.channels.get_mut(channel) else { return };
-        let before = log.bytes;
-        log.publications.retain(|publication| publication.position != Some(position));
-        log.bytes = log.publications.iter().map(|publication| publication.frame.len()).sum();
-        let freed = before - log.bytes;
+        let Some(kept) = &mut log.kept else { return };
+        let before = kept.bytes;
+        kept.publications.retain(|publication| publication.position != Some(position));
+        kept.bytes = kept.publications.iter().map(|publication| publication.frame.len()).sum();
+        let freed = before - kept.bytes;
+        log.free_unused();
         state.bytes -= freed;
     }
 }
 
 impl State {
     fn record_generation_end(&mut self, channel: &ChannelName, task_id: &str) {
-        if let Some(log) = self.channels.get_mut(channel) {
-            log.running.retain(|running| *running.task_id != *task_id);
+        if let Some(log) = self.channels.get_mut(channel)
+            && let Some(kept) = &mut log.kept
+        {
+            kept.running.retain(|running| *running.task_id != *task_id);
+            log.free_unused();
         }
     }
 
     /// The channel's log. If there is none, a new log with a new epoch is created.
     fn log(&mut self, channel: &ChannelName, epoch_ttl: Duration, now: Instant) -> &mut Log {
         if !self.channels.contains_key(channel) {
-            let deadline = now + epoch_ttl;
+            let deadline = Due::from(now + epoch_ttl);
             let log = Log {
                 epoch: new_epoch(),
                 offset: 0,
-                publications: VecDeque::new(),
-                bytes: 0,
+                kept: None,
                 deadline,
                 due: deadline,
                 is_stored: false,
-                running: Vec::new(),
             };
-            self.channels.insert(channel.clone(), log);
+            self.channels.insert(channel.clone(), Box::new(log));
             self.empty_due.push(Reverse((deadline, channel.clone())));
             self.empty_bytes += CHANNEL_BYTES;
         }
@@ -283,22 +307,23 @@ impl State {
         log.offset += 1;
         let delivery =
             encode_received(channel, json, Some(Position { epoch: log.epoch, offset: log.offset }));
-        let before = log.bytes;
-        log.bytes += delivery.frame.len();
-        log.publications.push_back(delivery.clone());
-        while log.publications.len() > history.size
-            && let Some(oldest) = log.publications.pop_front()
+        let kept = log.kept();
+        let before = kept.bytes;
+        kept.bytes += delivery.frame.len();
+        kept.publications.push_back(delivery.clone());
+        while kept.publications.len() > history.size
+            && let Some(oldest) = kept.publications.pop_front()
         {
-            log.bytes -= oldest.frame.len();
+            kept.bytes -= oldest.frame.len();
         }
-        let deadline = now + history.ttl;
+        let after = kept.bytes;
+        let deadline = Due::from(now + history.ttl);
         log.deadline = deadline;
         let was_stored = std::mem::replace(&mut log.is_stored, true);
         let is_due_anew = !was_stored || deadline < log.due;
         if is_due_anew {
             log.due = deadline;
         }
-        let after = log.bytes;
         self.bytes = self.bytes + after - before;
         if !was_stored {
             self.empty_bytes -= CHANNEL_BYTES;
@@ -312,6 +337,8 @@ impl State {
 
     /// Removes what is due and, as long as a bound is exceeded, what is due next.
     fn sweep(&mut self, now: Instant) {
+        let epoch_end = Due::from(now + EPOCH_TTL);
+        let now = Due::from(now);
         while let Some((due, channel)) = pop_due(&mut self.due, now, self.bytes > self.max_bytes) {
             let Some(log) = self.channels.get_mut(&channel) else { continue };
             if due != log.due || !log.is_stored {
@@ -323,14 +350,13 @@ impl State {
                 self.due.push(Reverse((log.due, channel)));
                 continue;
             }
-            self.bytes -= std::mem::take(&mut log.bytes) + CHANNEL_BYTES;
+            self.bytes -= log.forget_publications() + CHANNEL_BYTES;
             if due > now {
                 self.channels.remove(&channel);
                 continue;
             }
-            log.publications = VecDeque::new();
             log.is_stored = false;
-            log.deadline = now + EPOCH_TTL;
+            log.deadline = epoch_end;
             log.due = log.deadline;
             self.empty_due.push(Reverse((log.due, channel)));
             self.empty_bytes += CHANNEL_BYTES;
@@ -339,8 +365,8 @@ impl State {
         while let Some((due, channel)) =
             pop_due(&mut self.empty_due, now, self.empty_bytes > max_empty)
         {
-            let is_current = |log: &Log| due == log.due && !log.is_stored;
-            if self.channels.get(&channel).is_some_and(is_current) {
+            let log = self.channels.get(&channel);
+            if log.is_some_and(|log| due == log.due && !log.is_stored) {
                 self.channels.remove(&channel);
                 self.empty_bytes -= CHANNEL_BYTES;
             }
@@ -349,20 +375,39 @@ impl State {
 }
 
 /// Removes the first entry if it is due, or in any case if `is_full`.
-fn pop_due(due: &mut DueTimes, now: Instant, is_full: bool) -> Option<(Instant, ChannelName)> {
+fn pop_due(due: &mut DueTimes, now: Due, is_full: bool) -> Option<(Due, ChannelName)> {
     let Reverse((at, _)) = due.peek()?;
     (*at <= now || is_full).then(|| due.pop())?.map(|Reverse(entry)| entry)
 }
 
 impl Log {
+    fn kept(&mut self) -> &mut Kept {
+        self.kept.get_or_insert_default()
+    }
+
+    /// Returns how many bytes the publications had.
+    fn forget_publications(&mut self) -> usize {
+        let Some(kept) = &mut self.kept else { return 0 };
+        kept.publications = VecDeque::new();
+        let bytes = std::mem::take(&mut kept.bytes);
+        self.free_unused();
+        bytes
+    }
+
+    fn free_unused(&mut self) {
+        self.kept.take_if(|kept| kept.publications.is_empty() && kept.running.is_empty());
+    }
+
+    /// The offset of the oldest stored publication.
+    fn oldest(&self) -> Option<u64> {
+        let first = self.kept.as_ref()?.publications.front()?;
+        first.position.map(|at| at.offset)
+    }
+
     fn read(&self, from: ReadFrom, now: Instant) -> Page {
         let head = Position { epoch: self.epoch, offset: self.offset };
         // The oldest stored offset, or the next one if nothing is stored.
-        let oldest = self
-            .publications
-            .front()
-            .and_then(|first| first.position)
-            .map_or(self.offset + 1, |first| first.offset);
+        let oldest = self.oldest().unwrap_or(self.offset + 1);
         let mut page = Page {
             now: head,
             after: None,
@@ -373,7 +418,8 @@ impl Log {
         };
         let after = match from {
             ReadFrom::Running => {
-                let running = self.running.iter().filter(|running| running.expires_at > now);
+                let running = self.kept.iter().flat_map(|kept| &kept.running);
+                let running = running.filter(|running| running.expires_at > now);
                 let start = running.map(|running| running.start).min().unwrap_or(self.offset);
                 page.is_cut = start < oldest - 1;
                 start.max(oldest - 1)
@@ -386,11 +432,12 @@ impl Log {
             ReadFrom::After(Position { offset, .. }) => offset,
         };
         page.after = Some(after);
-        let from = self
+        let Some(kept) = &self.kept else { return page };
+        let from = kept
             .publications
             .partition_point(|one| one.position.is_some_and(|position| position.offset <= after));
         let mut bytes = 0;
-        for publication in self.publications.range(from..) {
+        for publication in kept.publications.range(from..) {
             if page.publications.len() >= PAGE_LENGTH || bytes >= PAGE_BYTES {
                 page.complete = false;
                 break;
@@ -401,3 +448,6 @@ impl Log {
         page
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -16,7 +16,7 @@ fn route(protocol: &str) -> Config {
 fn a_silent_client_is_pinged_once_and_then_closed() {
     for protocol in ["json", "raw", "pass"] {
         let config = route(protocol);
-        let heartbeat = Heartbeat::new(Duration::ZERO);
+        let heartbeat = Heartbeat::new(Tick::at(Duration::ZERO));
         let observe =
             |activity, second| heartbeat.observe(activity, second * SECOND, &config.routes[0]);
         assert_eq!(observe(Activity::Silent, 29), Due::Nothing);
@@ -34,7 +34,7 @@ fn a_silent_client_is_pinged_once_and_then_closed() {
 fn a_client_that_takes_nothing_has_more_time_where_it_slows_its_peer_down() {
     for protocol in ["raw", "pass"] {
         let config = route(protocol);
-        let heartbeat = Heartbeat::new(Duration::ZERO);
+        let heartbeat = Heartbeat::new(Tick::at(Duration::ZERO));
         let observe =
             |activity, second| heartbeat.observe(activity, second * SECOND, &config.routes[0]);
         // It stalls when it has just been pinged.
@@ -46,7 +46,7 @@ fn a_client_that_takes_nothing_has_more_time_where_it_slows_its_peer_down() {
         assert_eq!(observe(Activity::Stalled, 249), Due::Close);
     }
     let config = route("json");
-    let heartbeat = Heartbeat::new(Duration::ZERO);
+    let heartbeat = Heartbeat::new(Tick::at(Duration::ZERO));
     let observe = |second| heartbeat.observe(Activity::Stalled, second * SECOND, &config.routes[0]);
     assert_eq!(observe(30), Due::Ping);
     assert_eq!(observe(40), Due::Close);

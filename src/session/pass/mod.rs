@@ -31,9 +31,10 @@ pub async fn pass(
     stream: ByteStream,
     early: Vec<u8>,
     upstream: PassedUpstream,
-    client: Client,
+    mut client: Client,
     permits: Permits,
 ) {
+    client.share_channel(&services.broker);
     let route = client.route();
     let has_channel = client.channel.is_some();
     let socket = Rc::new(Socket::forwarding(stream, route.send_queue, has_channel));
@@ -100,7 +101,7 @@ impl Session {
         let Some(channel) = &self.client.channel else { return };
         match self.services.broker.subscribe(channel, &self.socket).await {
             Ok(subscription) => {
-                *self.subscription.borrow_mut() = Some(subscription);
+                self.keep_subscription(subscription);
                 self.join_presence();
             }
             Err(_) => self.socket.close(CloseReason::Overloaded),

@@ -174,7 +174,7 @@ impl Relay {
             let _ = upstream.stream.poll_flush(cx);
             upstream.stream.waiting_bytes()
         });
-        session.waiting_bytes.set(waiting);
+        session.set_waiting_bytes(waiting);
         let is_paused = waiting > 0 && socket.is_open();
         socket.set_reading_paused(is_paused);
         if is_paused {
@@ -207,7 +207,7 @@ impl Relay {
         let socket = &self.session.socket;
         let Some(undecided) = &mut self.undecided else { return Asked::NotYet };
         socket.set_reading_paused(true);
-        self.session.waiting_bytes.set(undecided.len());
+        self.session.set_waiting_bytes(undecided.len());
         if undecided.poll_verdict(cx).is_pending() {
             return Asked::NotYet;
         }
@@ -286,7 +286,7 @@ impl Relay {
     /// Lets the upstream's socket end by itself: with a close frame, if one is due and has its place.
     pub(super) fn let_upstream_end(&mut self) {
         let Some(upstream) = self.upstream.take() else { return };
-        self.session.waiting_bytes.set(0);
+        self.session.set_waiting_bytes(0);
         let frame = self
             .close_frame()
             .filter(|_| !upstream.is_told_to_close && self.from_client.place() != Place::InFrame);

@@ -64,9 +64,19 @@ struct Partial {
 #[derive(Debug)]
 pub struct Decoder {
     max_message: usize,
+    proceed: Proceed,
+    is_of_server: bool,
+    /// What is kept of a frame or message that is not complete; and of one that was refused for its size.
+    kept: Option<Box<Parser>>,
+}
+
+/// What is known of the message and the frames in progress.
+#[derive(Debug)]
+struct Parser {
+    max_message: usize,
     head: HeadReader,
     frame: Option<Frame>,
-    message: Option<Box<Partial>>,
+    message: Option<Partial>,
     /// The payload so far of a control frame that comes in pieces.
     control: Vec<u8>,
     proceed: Proceed,
@@ -77,48 +87,98 @@ pub struct Decoder {
 impl Decoder {
     /// The decoder of a client's frames. `max_message` bounds a whole message, all fragments together, in bytes.
     pub fn new(max_message: usize) -> Self {
-        Self::with_heads(HeadReader::default(), max_message)
+        Self { max_message, proceed: Proceed::Parse, is_of_server: false, kept: None }
     }
 
     /// The decoder of a server's frames.
     pub fn of_server(max_message: usize) -> Self {
-        Self::with_heads(HeadReader::of_server(), max_message)
+        Self { is_of_server: true, ..Self::new(max_message) }
     }
 
-    fn with_heads(head: HeadReader, max_message: usize) -> Self {
+    fn new_parser(&self) -> Parser {
+        let head = if self.is_of_server { HeadReader::of_server() } else { HeadReader::default() };
+        Parser::new(head, self.max_message, self.proceed)
+    }
+
+    /// Switches to what `proceed` says, and frees what is no longer needed then.
+    pub fn set(&mut self, proceed: Proceed) {
+        self.proceed = proceed;
+        if let Some(mut parser) = self.kept.take() {
+            parser.set(proceed);
+            self.kept = (!parser.is_unused()).then_some(parser);
+        }
+    }
+
+    /// How many bytes are kept of a message or control frame that is not complete.
+    pub fn buffered_bytes(&self) -> usize {
+        self.kept.as_ref().map_or(0, |parser| {
+            let message = parser.message.as_ref().map_or(0, |message| message.bytes.capacity());
+            message + parser.control.capacity()
+        })
+    }
+
+    /// The size of the message that was refused with [`CloseReason::MessageTooBig`], as far as it is known.
+    pub fn refused_bytes(&self) -> u64 {
+        self.kept.as_ref().map_or(0, |parser| parser.refused_bytes)
+    }
+
+    /// Consumes `input` (unmasking it in place) and passes on what is complete. After an error, or after
+    /// `on_event` received a close, nothing more may be fed. The rest of `input` is treated as `on_event` answers.
+    pub fn feed(
+        &mut self,
+        input: &mut [u8],
+        on_event: &mut dyn FnMut(Incoming<'_>) -> Proceed,
+    ) -> Result<(), CloseReason> {
+        // Whole frames, as most are, are parsed without a box.
+        match self.kept.take() {
+            Some(mut parser) => {
+                let fed = parser.feed(input, on_event);
+                self.proceed = parser.proceed;
+                self.kept = (!parser.is_unused()).then_some(parser);
+                fed
+            }
+            None => {
+                let mut parser = self.new_parser();
+                let fed = parser.feed(input, on_event);
+                self.proceed = parser.proceed;
+                self.kept = (!parser.is_unused()).then(|| Box::new(parser));
+                fed
+            }
+        }
+    }
+}
+
+impl Parser {
+    fn new(head: HeadReader, max_message: usize, proceed: Proceed) -> Self {
         Self {
             max_message,
             head,
             frame: None,
             message: None,
             control: Vec::new(),
-            proceed: Proceed::Parse,
+            proceed,
             refused_bytes: 0,
         }
     }
 
-    /// Switches to what `proceed` says, and frees what is no longer needed then.
-    pub fn set(&mut self, proceed: Proceed) {
+    /// Whether a new parser would do as well.
+    fn is_unused(&self) -> bool {
+        let is_over = self.proceed == Proceed::Discard;
+        let is_between = self.head.is_empty()
+            && self.frame.is_none()
+            && self.message.is_none()
+            && self.control.is_empty();
+        (is_over || is_between) && self.refused_bytes == 0
+    }
+
+    fn set(&mut self, proceed: Proceed) {
         self.proceed = proceed;
         if proceed != Proceed::Parse {
             self.message = None;
         }
     }
 
-    /// How many bytes are kept of a message or control frame that is not complete.
-    pub fn buffered_bytes(&self) -> usize {
-        let message = self.message.as_ref().map_or(0, |message| message.bytes.capacity());
-        message + self.control.capacity()
-    }
-
-    /// The size of the message that was refused with [`CloseReason::MessageTooBig`], as far as it is known.
-    pub fn refused_bytes(&self) -> u64 {
-        self.refused_bytes
-    }
-
-    /// Consumes `input` (unmasking it in place) and passes on what is complete. After an error, or after
-    /// `on_event` received a close, nothing more may be fed. The rest of `input` is treated as `on_event` answers.
-    pub fn feed(
+    fn feed(
         &mut self,
         mut input: &mut [u8],
         on_event: &mut dyn FnMut(Incoming<'_>) -> Proceed,
@@ -239,8 +299,7 @@ impl Decoder {
                 self.pass_on(whole_message(is_text, payload)?, on_event);
                 return Ok(());
             }
-            self.message =
-                Some(Box::new(Partial { is_text, utf8: Utf8::default(), bytes: Vec::new() }));
+            self.message = Some(Partial { is_text, utf8: Utf8::default(), bytes: Vec::new() });
         }
         let Some(message) = &mut self.message else { return Ok(()) };
         if message.is_text {

@@ -90,7 +90,7 @@ pub(super) fn message() -> Message {
         text: "hi".to_owned(),
         data: RawValue::from_string(data.to_owned()).unwrap(),
         channel: ChannelName::new("chat_42").unwrap(),
-        params: Arc::new(params()),
+        params: params(),
         user_id: Some(UserId::Integer(7)),
         username: Some("Ana Ü".into()),
         sender: SenderKey::User(UserId::Integer(7)),

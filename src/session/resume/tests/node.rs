@@ -21,7 +21,10 @@ use crate::protocol::{ChannelName, ConnectionId, RequestId, SenderKey, TraceCont
 use crate::redis_link::Commands;
 use crate::redis_link::test_server::RedisServer;
 use crate::replies::{Replies, ReplyServices, ThreadConfig};
-use crate::session::{Client, CredentialKind, Presence, Services, SessionRegistry, UpstreamMode};
+use crate::session::{
+    Client, CredentialKind, NewClient, Presence, Services, SessionRegistry, UpstreamMode,
+    drive_sessions,
+};
 use crate::shutdown::Shutdown;
 use crate::tokens::{Authenticator, Identity, TokenStore};
 use crate::upstream::{SharedUpstreams, Upstreams};
@@ -105,9 +108,11 @@ impl Node {
             shutdown,
             started: Instant::now(),
         };
+        let services = Rc::new(services);
+        tokio::task::spawn_local(drive_sessions(Rc::clone(&services)));
         Rc::new(Self {
             publisher,
-            services: Rc::new(services),
+            services,
             config,
             counts: ConnectionCounts::default(),
             channel: ChannelName::new(&format!("chat_{run}")).unwrap(),
@@ -153,21 +158,20 @@ impl Node {
     pub fn client(&self) -> Client {
         let route = Arc::clone(&self.config.routes[0]);
         let id = self.channel.as_str().trim_start_matches("chat_");
-        Client {
-            params: Arc::new(route.path.matches(&format!("/{id}/")).unwrap()),
-            route: RefCell::new(route),
+        Client::from(NewClient {
+            params: route.path.matches(&format!("/{id}/")).unwrap(),
+            route,
             upstream: UpstreamMode::None,
             channel: Some(self.channel.clone()),
-            identity: RefCell::new(Identity::anonymous()),
-            credentials: Cell::new(CredentialKind::Anonymous),
+            identity: Identity::anonymous(),
+            credentials: CredentialKind::Anonymous,
             connection_id: ConnectionId::random(),
             address: std::net::Ipv4Addr::LOCALHOST.into(),
             origin: None,
-            user_id: None,
-            key: SenderKey::new(None, [127, 0, 0, 1].into(), 64),
+            sender: SenderKey::new(None, [127, 0, 0, 1].into(), 64),
             request_id: RequestId::new(None, &TraceContext::default()),
             trace: TraceContext::default(),
             forwarded: None,
-        }
+        })
     }
 }
