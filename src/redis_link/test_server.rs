@@ -1,6 +1,6 @@
 //! A real `redis-server` for one test, on a free port. It is killed when dropped.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -97,7 +97,7 @@ impl RedisServer {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return false;
             }
-            if self.answers().is_ok() {
+            if self.answers().unwrap_or(false) {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(5));
@@ -105,12 +105,21 @@ impl RedisServer {
         false
     }
 
-    /// Asks for any answer. A server accepts connections before it has all of its ports, and may end without the others.
-    fn answers(&self) -> std::io::Result<()> {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+    /// Whether what answers on the port is this server, not that of a test that took the port first. A server accepts
+    /// connections before it has all of its ports, and may end without the others.
+    fn answers(&self) -> std::io::Result<bool> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port))?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"PING\r\n")?;
-        stream.read_exact(&mut [0])
+        (&stream).write_all(b"INFO server\r\n")?;
+        let own = format!("process_id:{}", self.child.id());
+        for line in BufReader::new(stream).lines() {
+            match line? {
+                line if line == own => return Ok(true),
+                line if line.starts_with("process_id:") => return Ok(false),
+                _ => {}
+            }
+        }
+        Ok(false)
     }
 }
 

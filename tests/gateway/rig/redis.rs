@@ -199,8 +199,11 @@ impl Redis {
             if server.try_wait().expect("a child can be waited for").is_some() {
                 return Some(false);
             }
+            // Another test's server answers if that test took the port: this one is about to end.
             let mut connection = client.get_multiplexed_async_connection().await.ok()?;
-            redis::cmd("PING").query_async::<()>(&mut connection).await.ok().map(|()| true)
+            let info = redis::cmd("INFO").arg("server").query_async(&mut connection).await;
+            let is_own = |info: &String| info.contains(&format!("\nprocess_id:{}\r", server.id()));
+            info.ok().filter(is_own).map(|_| true)
         })
         .await;
         self.server = started.then_some(server);
