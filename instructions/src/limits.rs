@@ -18,6 +18,18 @@ pub struct Measured {
     pub operations: Vec<(String, f64)>,
 }
 
+impl Measured {
+    /// Keeps the lower count of each.
+    pub fn keep_least(&mut self, other: Self) {
+        let others = other.functions.into_iter().chain(other.operations);
+        for ((_, count), (_, other)) in
+            self.functions.iter_mut().chain(&mut self.operations).zip(others)
+        {
+            *count = count.min(other);
+        }
+    }
+}
+
 /// What was measured when the limits were set.
 pub struct Limits {
     rustc: String,
@@ -49,12 +61,15 @@ impl Limits {
         Ok(Self { rustc, functions: numbers("functions"), operations: numbers("operations") })
     }
 
-    /// Whether an operation is above its limit by more than the tolerance.
-    pub fn are_exceeded_by(&self, operations: &[(String, f64)]) -> bool {
-        operations.iter().any(|(name, count)| {
-            let limit = self.operations.get(name);
-            limit.is_some_and(|limit| *count > limit * (1.0 + TOLERANCE_OF_OPERATIONS))
-        })
+    /// Whether a function or an operation is above its limit by more than the tolerance.
+    pub fn are_exceeded_by(&self, measured: &Measured) -> bool {
+        let exceeded = |counts: &[(String, f64)], limits: &BTreeMap<String, f64>, tolerance| {
+            counts.iter().any(|(name, count)| {
+                limits.get(name).is_some_and(|limit| *count > limit * (1.0 + tolerance))
+            })
+        };
+        exceeded(&measured.functions, &self.functions, TOLERANCE)
+            || exceeded(&measured.operations, &self.operations, TOLERANCE_OF_OPERATIONS)
     }
 
     /// Prints everything that was measured.
