@@ -11,7 +11,7 @@ fn a_streamed_reply_takes_no_more_than_before() {
     let run = size_of_future(|streamed: StreamedReply, reply| streamed.run(reply));
     let [streamed, reply] = [size_of::<StreamedReply>(), size_of::<Reply>()];
     println!("run: {run} bytes, StreamedReply: {streamed} bytes, Reply: {reply} bytes");
-    assert!(run <= 3792, "the future has grown to {run} bytes");
-    assert!(streamed <= 1208, "StreamedReply has grown to {streamed} bytes");
+    assert!(run <= 3808, "the future has grown to {run} bytes");
+    assert!(streamed <= 1216, "StreamedReply has grown to {streamed} bytes");
     assert!(reply <= 456, "Reply has grown to {reply} bytes");
 }
