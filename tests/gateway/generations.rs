@@ -282,6 +282,8 @@ async fn while_the_engine_is_away_messages_with_an_id_are_not_relayed() {
     client.next_event("task_queued").await;
     assert_eq!(upstream.requests().len(), 2);
     redis.restart().await;
+    // The channel's history is lost: who is connected when the node notices is told to reconnect.
+    assert_eq!(client.closed().await, Some(1012));
     until("ready gateway", async || {
         (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
     })

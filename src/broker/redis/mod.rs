@@ -101,7 +101,7 @@ struct RedisSubscription {
 impl Supervised for RedisSubscription {
     type Connection = PubSub;
 
-    /// Opens a connection on which every channel of [`Channels`] is confirmed.
+    /// Opens a connection on which every channel of [`SharedChannels`] is confirmed.
     async fn connect(&mut self, health: &Health) -> Result<PubSub, ConnectionError> {
         let mut pubsub = self.open(health).await?;
         // The gap is reported before anything can be received again, so that no client gets a publication from

@@ -1,4 +1,4 @@
-//! Subscribes and unsubscribes until Redis has confirmed the channels in [`super::Channels`], and notifies the
+//! Subscribes and unsubscribes until Redis has confirmed the channels in [`super::SharedChannels`], and notifies the
 //! threads.
 
 use std::collections::HashSet;
