@@ -1,20 +1,23 @@
 //! Channel histories in the memory of this process.
 
+mod log;
+
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
-use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::collections::{BinaryHeap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use self::log::{Due, Kept, Log, Running};
 use super::cancelled::CancelledChannels;
 use super::remembered::RememberedCalls;
 use super::{
-    Cancellation, EPOCH_TTL, Extent, GENERATION_TTL, PAGE_BYTES, PAGE_LENGTH, Page, PublishOnce,
-    Published, ReadFrom, TerminalEvent, encode_received, end_key, new_epoch,
+    Cancellation, EPOCH_TTL, Extent, GENERATION_TTL, Page, PublishOnce, Published, ReadFrom,
+    TerminalEvent, encode_received, end_key, new_epoch,
 };
 use crate::config;
-use crate::protocol::{ChannelName, Epoch, Position};
+use crate::protocol::{ChannelName, Position};
 use crate::socket::Delivery;
 
 /// The approximate bytes of a channel besides its publications.
@@ -46,47 +49,6 @@ struct State {
     empty_due: DueTimes,
     remembered: RememberedCalls,
     cancelled: CancelledChannels,
-}
-
-type DueTimes = BinaryHeap<Reverse<(Due, ChannelName)>>;
-
-/// A point in time in nanoseconds since the process began to keep histories: half the size of an [`Instant`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Due(u64);
-
-impl From<Instant> for Due {
-    fn from(at: Instant) -> Self {
-        static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
-        let since = at.saturating_duration_since(*BEGAN);
-        Self(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
-    }
-}
-
-struct Log {
-    epoch: Epoch,
-    /// The offset of the last publication; 0 before the first.
-    offset: u64,
-    /// `None` if nothing is stored and nothing is running, as in the channels that nobody writes to.
-    kept: Option<Box<Kept>>,
-    /// When the publications, or the log itself if it is empty, are dropped.
-    deadline: Due,
-    /// When the log is swept next, at the latest at its deadline.
-    due: Due,
-    /// Whether the log counts as one with publications.
-    is_stored: bool,
-}
-
-#[derive(Default)]
-struct Kept {
-    publications: VecDeque<Delivery>,
-    bytes: usize,
-    running: Vec<Running>,
-}
-
-struct Running {
-    task_id: Box<str>,
-    start: u64,
-    expires_at: Instant,
 }
 
 impl MemoryHistory {
@@ -374,79 +336,12 @@ impl State {
     }
 }
 
+type DueTimes = BinaryHeap<Reverse<(Due, ChannelName)>>;
+
 /// Removes the first entry if it is due, or in any case if `is_full`.
 fn pop_due(due: &mut DueTimes, now: Due, is_full: bool) -> Option<(Due, ChannelName)> {
     let Reverse((at, _)) = due.peek()?;
     (*at <= now || is_full).then(|| due.pop())?.map(|Reverse(entry)| entry)
-}
-
-impl Log {
-    fn kept(&mut self) -> &mut Kept {
-        self.kept.get_or_insert_default()
-    }
-
-    /// Returns how many bytes the publications had.
-    fn forget_publications(&mut self) -> usize {
-        let Some(kept) = &mut self.kept else { return 0 };
-        kept.publications = VecDeque::new();
-        let bytes = std::mem::take(&mut kept.bytes);
-        self.free_unused();
-        bytes
-    }
-
-    fn free_unused(&mut self) {
-        self.kept.take_if(|kept| kept.publications.is_empty() && kept.running.is_empty());
-    }
-
-    /// The offset of the oldest stored publication.
-    fn oldest(&self) -> Option<u64> {
-        let first = self.kept.as_ref()?.publications.front()?;
-        first.position.map(|at| at.offset)
-    }
-
-    fn read(&self, from: ReadFrom, now: Instant) -> Page {
-        let head = Position { epoch: self.epoch, offset: self.offset };
-        // The oldest stored offset, or the next one if nothing is stored.
-        let oldest = self.oldest().unwrap_or(self.offset + 1);
-        let mut page = Page {
-            now: head,
-            after: None,
-            publications: Vec::new(),
-            complete: true,
-            is_cut: false,
-            cancelled: Vec::new(),
-        };
-        let after = match from {
-            ReadFrom::Running => {
-                let running = self.kept.iter().flat_map(|kept| &kept.running);
-                let running = running.filter(|running| running.expires_at > now);
-                let start = running.map(|running| running.start).min().unwrap_or(self.offset);
-                page.is_cut = start < oldest - 1;
-                start.max(oldest - 1)
-            }
-            ReadFrom::After(Position { epoch, offset })
-                if epoch != self.epoch || offset > self.offset || offset + 1 < oldest =>
-            {
-                return page;
-            }
-            ReadFrom::After(Position { offset, .. }) => offset,
-        };
-        page.after = Some(after);
-        let Some(kept) = &self.kept else { return page };
-        let from = kept
-            .publications
-            .partition_point(|one| one.position.is_some_and(|position| position.offset <= after));
-        let mut bytes = 0;
-        for publication in kept.publications.range(from..) {
-            if page.publications.len() >= PAGE_LENGTH || bytes >= PAGE_BYTES {
-                page.complete = false;
-                break;
-            }
-            bytes += publication.frame.len();
-            page.publications.push(publication.clone());
-        }
-        page
-    }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 
 mod cancelled;
 mod compact;
+mod encoding;
 mod layered;
 mod memory;
 mod redis;
@@ -15,6 +16,8 @@ mod remembered;
 mod tests;
 
 pub use compact::compact;
+pub use encoding::concat;
+pub(super) use encoding::{encode, encode_received};
 pub(super) use layered::{
     Heartbeat, Import, ImportOutcome, Imported, ListenerState, MessageNumber, Registered,
     Registration,
@@ -28,13 +31,9 @@ use bytes::Bytes;
 
 use crate::clock;
 use crate::config::{self, SharedConfig};
-use crate::protocol::{
-    ChannelName, Epoch, EventNames, NotJson, Position, PublishedObject, published_bytes,
-    published_object, published_text, with_position,
-};
+use crate::protocol::{ChannelName, Epoch, EventNames, Position};
 use crate::redis_link::{Commands, EngineUnavailable, Step};
-use crate::socket::{Delivery, frame};
-use crate::telemetry;
+use crate::socket::Delivery;
 
 /// A page ends at this many publications, or once it has this many bytes.
 const PAGE_LENGTH: usize = 1000;
@@ -353,58 +352,6 @@ impl History {
             Engine::Redis(redis) => redis.rotate_epoch(channel, received).await,
         }
     }
-}
-
-/// Encodes a publication that this node received from its publisher, and reports it if it is not the JSON that it looks
-/// like.
-pub(super) fn encode_received(
-    channel: &ChannelName,
-    payload: &[u8],
-    position: Option<Position>,
-) -> Delivery {
-    let (delivery, fault) = encode_with_fault(payload, position);
-    if let Some(fault) = fault {
-        telemetry::delivery::publication_not_json(channel, fault);
-    }
-    delivery
-}
-
-/// Encodes a publication as a frame. It is checked here, once for all its receivers on this node, because its position
-/// may only be added to JSON. Whoever wrote it is not trusted to have checked it.
-///
-/// Without a position, bytes that are not UTF-8 are sent as they are, in a binary frame: a text frame would make every
-/// client of the channel fail its connection (RFC 6455 section 8.1).
-pub(super) fn encode(payload: &[u8], position: Option<Position>) -> Delivery {
-    encode_with_fault(payload, position).0
-}
-
-fn encode_with_fault(payload: &[u8], position: Option<Position>) -> (Delivery, Option<NotJson>) {
-    let (frame, fault) = match (simdutf8::basic::from_utf8(payload), position) {
-        (Ok(text), Some(position)) => {
-            let PublishedObject { json, fault } = published_object(text);
-            (encode_object(&json, position), fault)
-        }
-        (Ok(text), None) => {
-            let PublishedObject { json, fault } = published_text(text);
-            (frame::text(&json), fault)
-        }
-        (Err(_), Some(position)) => {
-            (encode_object(&published_bytes(payload), position), Some(NotJson::Bytes))
-        }
-        (Err(_), None) => (frame::encode(frame::Opcode::Binary, payload), None),
-    };
-    (Delivery { frame, position }, fault)
-}
-
-fn encode_object(json: &str, position: Position) -> Bytes {
-    let (head, tail) = with_position(json, position);
-    frame::encode_parts(frame::Opcode::Text, &[head.as_bytes(), tail.as_bytes()])
-}
-
-/// Concatenates the frames of a page into one buffer.
-pub fn concat(publications: &[Delivery]) -> Bytes {
-    let frames: Vec<&[u8]> = publications.iter().map(|one| &one.frame[..]).collect();
-    frames.concat().into()
 }
 
 /// The microseconds since the Unix epoch, so that it differs from every earlier epoch of the channel.
