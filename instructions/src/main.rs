@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         ["gateway", upstream] => gateway::serve(upstream),
         ["check", limits, folder] => check(Path::new(limits), folder),
         ["update", limits, folder] => {
-            measure(folder).and_then(|measured| Limits::update(Path::new(limits), &measured))
+            least_of_three(folder).and_then(|least| Limits::update(Path::new(limits), &least))
         }
         _ => Err(USAGE.to_owned()),
     };
@@ -55,6 +55,14 @@ fn measure(folder: &str) -> Result<Measured, String> {
     let callgrind = Callgrind::new(Path::new(folder))?;
     let functions = functions::measure(&callgrind)?;
     Ok(Measured { functions, operations: gateway::measure(&callgrind)? })
+}
+
+fn least_of_three(folder: &str) -> Result<Measured, String> {
+    let mut least = measure(folder)?;
+    for _ in 0..2 {
+        least.keep_least(measure(folder)?);
+    }
+    Ok(least)
 }
 
 /// Counts again, up to twice, while something is above its limit: what happens in between only ever adds to a count.
