@@ -51,8 +51,6 @@ struct Options {
     /// The list in this Redis that messages are relayed to, in place of the upstream.
     #[arg(long, requires = "redis")]
     list: Option<String>,
-    #[arg(long, default_value_t = 1)]
-    threads: usize,
 }
 
 type Outgoing = mpsc::Sender<Frame<'static>>;
@@ -72,10 +70,7 @@ struct Redis {
 
 fn main() -> std::io::Result<()> {
     let options = Options::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(options.threads)
-        .enable_all()
-        .build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(serve(options))
 }
 
