@@ -56,9 +56,9 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a Raw
 #[serde(untagged)]
 enum Outcome<'a> {
     One {
-        published: usize,
         #[serde(flatten)]
         result: ChannelResult<'a>,
+        published: usize,
     },
     Several {
         channels: Vec<ChannelResult<'a>>,
@@ -72,27 +72,27 @@ type Group = (ChannelName, Vec<Bytes>);
 /// The result for one channel.
 #[derive(Serialize)]
 struct ChannelResult<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<&'a str>,
-    /// That of its last publication.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<Epoch>,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    duplicate: bool,
     #[serde(rename = "cancelled", skip_serializing_if = "std::ops::Not::not")]
     refused: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+    /// That of its last publication, as the offset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<Epoch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
 }
 
 impl<'a> ChannelResult<'a> {
     fn new(channel: &'a ChannelName, published: Published) -> Self {
         Self {
-            channel: Some(channel.as_str()),
-            offset: published.position.map(|position| position.offset),
-            epoch: published.position.map(|position| position.epoch),
-            duplicate: published.duplicate,
             refused: published.refused,
+            channel: Some(channel.as_str()),
+            duplicate: published.duplicate,
+            epoch: published.position.map(|position| position.epoch),
+            offset: published.position.map(|position| position.offset),
         }
     }
 }
@@ -138,7 +138,7 @@ impl Admin {
         caller.audit(Action::Published, &format_args!("{count} to {} channels", results.len()));
         let outcome = match results.pop() {
             Some(result) if count == 1 => {
-                Outcome::One { published: count, result: ChannelResult { channel: None, ..result } }
+                Outcome::One { result: ChannelResult { channel: None, ..result }, published: count }
             }
             last => {
                 results.extend(last);
