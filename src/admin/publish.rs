@@ -78,7 +78,7 @@ struct ChannelResult<'a> {
     channel: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
-    /// That of its last publication, as the offset.
+    /// Epoch and offset are those of its last publication.
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<Epoch>,
     #[serde(skip_serializing_if = "Option::is_none")]

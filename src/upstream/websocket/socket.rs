@@ -49,7 +49,7 @@ pub enum FromUpstream<'a> {
 /// How an upstream's socket ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SocketEnd {
-    /// By the upstream, or because it broke the protocol or the connection.
+    /// The upstream has closed it, or has broken the protocol or the connection.
     Closed(Closed),
     /// It took nothing for the upstream's timeout.
     Stalled,
