@@ -89,7 +89,7 @@ def run(results):
     rounds = max(entry["round"] for entry in results["rounds"])
     pinned = "the server on one, the generator, Redis and upstreams on the other" if machine["pinned"] else "not pinned"
     return (
-        f"`{results['command']}` on {results['date']}, commit `{results['commit']}`: {rounds} round{"s" * (rounds > 1)} of "
+        f"`{results['command']}` on {results['date']}, commit `{results['commit']}`: {rounds} round{'s' * (rounds > 1)} of "
         f"{results['seconds']:g} s; {machine['processor']}, {machine['cores']} cores ({pinned}), "
         f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, load {machine['load_before']:g} before it began."
     )
