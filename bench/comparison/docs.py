@@ -171,6 +171,6 @@ def drawings(results, servers, scenarios):
 
 
 def kind(name):
-    if name == "tidegate":
+    if name.startswith("tidegate"):
         return "ours"
     return "bound" if report.is_bound(name) else "other"

@@ -118,11 +118,11 @@ def shown(measured, column, server, winner, notes):
 
 
 def best(measured, scenario):
-    """Returns the name of the server that leads a scenario. Bounds take no part."""
+    """Returns the name of the server that leads a scenario. Bounds take no part, and this one only once."""
     values = {
         name: cell.value
         for name, cell in measured[scenario.name].items()
-        if cell.value is not None and not is_bound(name)
+        if cell.value is not None and not is_bound(name) and name != "tidegate-all"
     }
     if not values or scenario.group in ("bounds", "fairness"):
         return None

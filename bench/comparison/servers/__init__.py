@@ -74,6 +74,7 @@ def everyone():
 
     return [
         tidegate.Tidegate(),
+        tidegate.EverythingOn(),
         own.Minimal(),
         centrifugo.Centrifugo(),
         anycable.AnyCable(),

@@ -56,10 +56,11 @@ async fn measure(options: Options) -> Result<Value> {
     };
     let answered = Rc::new(Cell::new(0_u64));
     // None talks before all are open, because each handshake would have to wait for the others' messages.
-    let mut open = Vec::new();
+    let (mut open, credentials) = (Vec::new(), peer.credentials()?);
     for number in 0..options.connections {
         let channel = channel_name("talk", number);
-        open.push((Subscriber::open(&peer, number, &channel, "").await?, channel));
+        let credential = credentials.get(number).map_or("", String::as_str);
+        open.push((Subscriber::open(&peer, number, &channel, credential).await?, channel));
     }
     let clients: Vec<_> = open
         .into_iter()
