@@ -216,6 +216,7 @@ class Tidegate(Server):
 class EverythingOn(Tidegate):
     name = "tidegate-all"
     title = "Tidegate, everything on"
+    slow = True
     carries = (
         "the same on the Redis engine, with presence, single-use tokens and a user for each client, all limits per user, "
         "timestamps, sessions that end, an origin allowlist, queued replies, and a timeout for silent workers"

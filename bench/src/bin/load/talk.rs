@@ -93,6 +93,7 @@ async fn measure(options: Options) -> Result<Value> {
         "generator_share": used.generator_share,
         "per_second": (trips / used.seconds).round(),
         "cpu_us": used.server_cpu / trips * 1e6,
+        "beside_cpu_us": used.beside_cpu / trips * 1e6,
     }))
 }
 
