@@ -6,6 +6,7 @@
 //! users or JSON.
 
 mod backlog;
+mod client_tcp;
 mod closing;
 mod decoder;
 mod delivery;
@@ -16,17 +17,20 @@ mod frame_scanner;
 mod head;
 mod linger;
 mod outbox;
+mod poller;
 mod publications;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod utf8;
 
+pub use client_tcp::{ClientListener, ClientTcp};
 pub use decoder::{Decoder, Incoming, Proceed, parse_close};
 pub use delivery::Delivery;
 pub use event::{ConnectionEnd, Event};
 pub use frame_scanner::{DataFrame, FrameScanner, MAX_KEPT, Place, ScanFault, Scanned};
 pub use linger::linger_and_close;
+pub use poller::watch_connections;
 pub use publications::HoldGuard;
 pub use stream::{ByteStream, is_failed_connection};
 
