@@ -20,6 +20,8 @@ pub enum RelayOutcome {
     /// The upstream took the message.
     Queued {
         task_id: String,
+        /// The upstream streams its reply.
+        is_streamed: bool,
         hold: HoldGuard,
     },
     /// The upstream took the message when it was sent first.
@@ -108,16 +110,15 @@ impl Replies {
         };
         let context =
             |span| MessageContext { received_at, spans: ReplySpans::start(span, &task_id) };
+        let is_streamed = matches!(reply, ReplySource::Stream(_));
         // From here on the task can be cancelled.
         match reply {
             ReplySource::Stream(reply) => {
                 let context = context(message_span);
-                self.publish_reply(
-                    sender,
-                    RelayedMessage { mark, lease, turn, task, context },
-                    (&message.message_id, &message.data),
-                    reply,
-                );
+                let relayed = RelayedMessage { mark, lease, turn, task, context };
+                let message = (&*message.message_id, &*message.data);
+                // In a box, so that it takes no room while the message is on its way.
+                Box::pin(self.publish_reply(sender, relayed, message, reply)).await;
             }
             ReplySource::Worker => {
                 let context = context(message_span);
@@ -136,7 +137,7 @@ impl Replies {
         // Once the client knows the task, another node ends the reply if this one dies. Does nothing on the memory
         // engine; a Redis that is not available is told later.
         self.services.generations.ledger.flush().await;
-        RelayOutcome::Queued { task_id, hold }
+        RelayOutcome::Queued { task_id, is_streamed, hold }
     }
 }
 
