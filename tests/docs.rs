@@ -650,6 +650,34 @@ fn scripts_are_there() {
     assert!(missing.is_empty(), "{}", missing.join("\n"));
 }
 
+/// A file that a page names exists, so that a walk through the code leads somewhere. `src/a` is an example.
+#[test]
+fn files_that_pages_name_are_there() {
+    let mut missing = Vec::new();
+    for page in pages() {
+        for (number, line) in split(&page).1 {
+            for name in line.split('`').skip(1).step_by(2) {
+                let named = name.starts_with("src/") && !name.contains([' ', '*', '{']);
+                if named && !name.starts_with("src/a/") && !root().join(name).exists() {
+                    missing.push(format!("{}:{number}: {name}", page.display()));
+                }
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+/// No page was committed in the middle of a merge.
+#[test]
+fn pages_hold_no_marks_of_a_merge() {
+    let marks = ["<<<<<<< ", "||||||| ", ">>>>>>> "];
+    let is_mark = |line: &str| line == "=======" || marks.iter().any(|mark| line.starts_with(mark));
+    for page in pages() {
+        let found = read(&page).lines().position(is_mark);
+        assert_eq!(found, None, "{}: a mark of a merge", page.display());
+    }
+}
+
 #[test]
 fn a_line_of_a_shell_is_taken_apart() {
     let line = r#"token=$(tidegate token --config a.toml --name 'An A') | A_B=1 x/tidegate serve # not this"#;

@@ -232,6 +232,7 @@ impl WorkerParts<'_> {
             applied: self.confirm_applied.clone(),
             broker,
             commands,
+            redis: self.engine.commands.clone(),
             publisher: self.engine.publisher.clone(),
             limits: self.engine.limits.clone(),
             presence: self.engine.presence.clone(),
