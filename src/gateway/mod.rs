@@ -224,6 +224,8 @@ impl WorkerParts<'_> {
         let refusals = RefusalDelays::default();
         let reserved_from = self.publisher.descriptors.reserved_from();
         let client_limits = ClientLimits::new(reserved_from, self.publisher.memory.clone());
+        // The only worker runs on the thread of the shared connections.
+        let redis = if listeners.len() > 1 { &self.engine.commands[..] } else { &[] };
         let worker = |(number, (listener, (broker, commands)))| Worker {
             is_first: number == 0,
             listener,
@@ -232,7 +234,7 @@ impl WorkerParts<'_> {
             applied: self.confirm_applied.clone(),
             broker,
             commands,
-            redis: self.engine.commands.clone(),
+            redis: redis.to_vec(),
             publisher: self.engine.publisher.clone(),
             limits: self.engine.limits.clone(),
             presence: self.engine.presence.clone(),
