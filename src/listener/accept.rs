@@ -70,7 +70,8 @@ impl Worker {
         LocalSet::new().block_on(&runtime, self.serve())
     }
 
-    async fn serve(self) -> std::io::Result<()> {
+    /// Serves connections until the process is killed. Must run within a `LocalSet`.
+    pub async fn serve(self) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
         let tracked = self.tracked.clone();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
