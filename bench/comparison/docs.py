@@ -66,6 +66,8 @@ def parts(results, servers, scenarios):
             if table := report.table(group, results, servers, scenarios):
                 drawn = [f"![{title}](plots/{name}.svg)\n\n" for name, title in DRAWN.items() if name in names(group, results)]
                 found[group] = "".join(drawn) + table
+        if table := everything_on(results, scenarios):
+            found["everything-on"] = table
     if results.get("growth"):
         found["growth"] = grown(results)
     if hundred := results.get("hundred"):
@@ -103,6 +105,23 @@ def versions(results, servers):
         elif server.name in results["versions"]:
             lines.append(f"| {server.title} | {results['versions'][server.name]} | {server.carries} |")
     return "\n".join(lines)
+
+
+def everything_on(results, scenarios):
+    """Returns the table of what the options cost: CPU by item, and memory. Where nothing but Redis shares the
+    generator's core, also what it used."""
+    measured = report.cells(results, scenarios)
+    lines = ["| | by default | everything on | Redis, everything on |", "|---|---|---|---|"]
+    for scenario in scenarios:
+        cells = [measured.get(scenario.name, {}).get(name) for name in ("tidegate", "tidegate-all")]
+        if scenario.value == "ratio" or not all(cell and cell.value is not None for cell in cells):
+            continue
+        name = "bytes_per_connection" if scenario.value == "bytes_per_connection" else "cpu_us"
+        own = [report.shown_value(cell.median(name), name) for cell in cells]
+        redis = cells[1].median("beside_cpu_us")
+        redis = report.micros(redis) if name == "cpu_us" and redis is not None else ""
+        lines.append(f"| {scenario.title} | {own[0]} | {own[1]} | {redis} |")
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def grown(results):
@@ -171,6 +190,6 @@ def drawings(results, servers, scenarios):
 
 
 def kind(name):
-    if name == "tidegate":
+    if name.startswith("tidegate"):
         return "ours"
     return "bound" if report.is_bound(name) else "other"

@@ -40,7 +40,7 @@ class Cell:
             parts = [micros(self.median(name)) for name in ("p50_us", "p99_us", "p999_us")]
             return " / ".join(parts) + mark
         if self.scenario.value == "bytes_per_connection":
-            return f"{value / 1024:,.2f} KiB"
+            return shown_value(value, self.scenario.value)
         if self.scenario.value == "ratio":
             return f"{micros(self.median('quiet_p99_us'))} → {micros(self.median('beside_p99_us'))} = {value:.1f}{mark}"
         if self.scenario.value == "cpu_us":
@@ -63,6 +63,11 @@ def micros(value):
     if value >= 1e4:
         return f"{value / 1e3:,.1f} ms"
     return f"{value:.2f} µs" if value < 10 else f"{value:,.0f} µs"
+
+
+def shown_value(value, name):
+    """Returns memory or CPU time with its unit."""
+    return f"{value / 1024:,.2f} KiB" if name == "bytes_per_connection" else micros(value)
 
 
 def cells(results, scenarios):
@@ -118,11 +123,11 @@ def shown(measured, column, server, winner, notes):
 
 
 def best(measured, scenario):
-    """Returns the name of the server that leads a scenario. Bounds take no part."""
+    """Returns the name of the server that leads a scenario. Bounds take no part, and this one only once."""
     values = {
         name: cell.value
         for name, cell in measured[scenario.name].items()
-        if cell.value is not None and not is_bound(name)
+        if cell.value is not None and not is_bound(name) and name != "tidegate-all"
     }
     if not values or scenario.group in ("bounds", "fairness"):
         return None

@@ -64,6 +64,13 @@ impl Intake {
         move || capacity.saturating_sub(bytes.available_permits())
     }
 
+    /// Takes room for `count` publications of `size` bytes together, if there is some and nobody waits for it.
+    pub(super) fn try_reserve(&self, count: usize, size: usize) -> Option<IntakePermits<'_>> {
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.share(size)).ok()?;
+        let permits = self.queue.try_reserve_many(count).ok()?;
+        Some(IntakePermits { permits, bytes })
+    }
+
     /// Waits for room for `count` publications of `size` bytes together.
     pub(super) async fn reserve(
         &self,

@@ -237,7 +237,11 @@ async fn reserve<'a>(
     data: impl Iterator<Item = &Bytes> + Clone,
 ) -> Result<IntakePermits<'a>, PublishError> {
     let size = data.clone().map(Bytes::len).sum();
-    let reserving = intake.reserve(data.count(), size);
+    let count = data.count();
+    if let Some(permits) = intake.try_reserve(count, size) {
+        return Ok(permits);
+    }
+    let reserving = intake.reserve(count, size);
     let reserved = tokio::time::timeout(PUBLISH_TIMEOUT, reserving).await;
     reserved.unwrap_or(Err(PublishError::EngineUnavailable))
 }

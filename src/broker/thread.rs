@@ -27,7 +27,7 @@ const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Other tasks of the thread run after this many sockets were visited, bytes were written or messages of the engine thread
 /// were taken. The kernel is asked for new input each time, which takes about as long as one write.
-const SOCKETS_PER_POLL: usize = 512;
+const SOCKETS_PER_POLL: usize = 64;
 const BYTES_PER_POLL: usize = 1 << 20;
 const MESSAGES_PER_POLL: usize = 512;
 

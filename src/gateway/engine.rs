@@ -41,6 +41,8 @@ pub(super) struct Engine {
     pub generations: Generations,
     pub tails: Tails,
     pub ready: Vec<(&'static str, ReadyCheck)>,
+    /// The connections for commands that worker threads use, which each of them opens once more for itself.
+    pub commands: Vec<Commands>,
     /// The canary, with the connection that it publishes on.
     canary: Option<(Canary, Commands)>,
 }
@@ -57,7 +59,7 @@ impl Engine {
         let max_bytes = config.engine.max_publication_bytes;
         let mut ready = vec![("subscriptions", subscriptions_check(core))];
         let mut connections = Connections { by_url: HashMap::new(), shutdown };
-        Ok(match &config.engine.kind {
+        let mut engine = match &config.engine.kind {
             EngineKind::Memory => Self {
                 publisher: Publisher::memory(
                     core.intake(),
@@ -73,6 +75,7 @@ impl Engine {
                 tails: core.tails(),
                 generations: Generations::memory(running, shared.clone()),
                 ready,
+                commands: Vec::new(),
                 canary: None,
             },
             EngineKind::Redis(redis) => {
@@ -125,10 +128,13 @@ impl Engine {
                     versions,
                     limits: SharedLimits::redis(limits, &redis.key_prefix),
                     ready,
+                    commands: Vec::new(),
                     canary,
                 }
             }
-        })
+        };
+        engine.commands = connections.by_url.into_values().collect();
+        Ok(engine)
     }
 
     /// Waits for a short time until Redis and the queues are connected, so that the first clients can be served. The

@@ -10,8 +10,10 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use super::{Addresses, StartError};
 use crate::config::Config;
 
-/// The most connections that the kernel queues for each worker until they are accepted.
-const BACKLOG: i32 = 1024;
+/// The most connections that the kernel queues for each worker until they are accepted; it may allow less
+/// (`net.core.somaxconn`). What does not fit must repeat its SYN, after a second and then two: when a node dies, its clients
+/// come to the others at once.
+const BACKLOG: i32 = 16 * 1024;
 
 /// A client that was silent for so long is probed, which its system answers. One that answers no probe is gone. Open
 /// WebSockets send pings of their own and are seldom silent for so long.

@@ -33,6 +33,10 @@ impl<'h> OfferedCredentials<'h> {
         Self { headers: head.headers(), query: head.uri().query().unwrap_or_default() }
     }
 
+    pub fn headers(&self) -> &'h HeaderMap {
+        self.headers
+    }
+
     /// Returns the connection token of the query or of a subprotocol.
     pub fn connection_token(&self) -> Option<Cow<'h, str>> {
         let headers = self.headers.get_all(SEC_WEBSOCKET_PROTOCOL).iter();

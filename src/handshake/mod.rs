@@ -5,6 +5,7 @@
 //! Invariants: the origin is checked before a token is consumed; a client with an invalid credential is refused,
 //! whatever else it has; a client that cannot be checked is refused.
 
+mod at_once;
 mod attempt;
 mod authorize;
 mod client_handshake;
@@ -169,8 +170,22 @@ impl Handshake {
         origin::check(&self.origins, origin, headers, attempt.through_proxy)?;
 
         let offered = OfferedCredentials::read(head);
-        let sources = route.auth.iter().copied();
-        let (source, identity) = self.identify(sources, &params, headers, &offered, origin).await?;
+        let (source, identity, limited) = match self
+            .question(&route, &params, &offered, origin, attempt)
+        {
+            Some(question) => {
+                // Boxed, because it is large and most handshakes do without it.
+                let context = CredentialContext { params: &params, origin: origin.tag() };
+                let answer = Box::pin(self.redeem_at_once(&route, question, context, attempt));
+                let (identity, limited) = answer.await?;
+                (AuthSource::ConnectionToken, identity, limited)
+            }
+            None => {
+                let sources = route.auth.iter().copied();
+                let identified = self.identify(sources, &params, headers, &offered, origin).await?;
+                (identified.0, identified.1, None)
+            }
+        };
 
         let channel = self.channel_of(&route, &params, &identity)?;
         // Limits come before the question, so that nobody can make the backend answer any number of them, and after the
@@ -182,7 +197,10 @@ impl Handshake {
         if let Some(channel) = &channel {
             self.check_channel_rate(channel, attempt.ip).map_err(refused)?;
         }
-        let lease = self.check_limits(&route, &params, &identity, connection_id).await;
+        let lease = match limited {
+            Some(limited) => limited,
+            None => self.check_limits(&route, &params, &identity, connection_id).await,
+        };
         let lease = lease.map_err(refused)?;
         let sender = self.sender_key(identity.user_id.as_ref(), attempt);
         let question = AuthorizeQuestion {

@@ -44,6 +44,25 @@ impl Default for NewChannels {
 }
 
 impl NewChannels {
+    /// Whether [`NewChannels::join`] would allow it now.
+    pub fn has_room(
+        &self,
+        channel: &ChannelName,
+        network: ClientNetwork,
+        rate: Option<Rate>,
+    ) -> bool {
+        let Some(rate) = rate else { return true };
+        let now = self.known.now();
+        let is_known = {
+            let known = self.known.lock(channel);
+            known.get(channel).is_some_and(|entry| !entry.is_expired(now))
+        };
+        is_known || {
+            let status = self.rates.status(network, rate);
+            status.used < status.max
+        }
+    }
+
     /// Counts a client of `network` that joins `channel`, if the channel is new. Without a rate there is no limit.
     pub fn join(
         &self,

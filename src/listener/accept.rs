@@ -18,6 +18,7 @@ use crate::control;
 use crate::generations::Generations;
 use crate::limits::{LeaseSet, RefusalDelays, SharedLimits, ThreadBudget};
 use crate::presence::PresenceStore;
+use crate::redis_link::Commands;
 use crate::replies::{self, Replies, ReplyServices};
 use crate::session::{self, Presence, Services, SessionRegistry};
 use crate::shutdown::Shutdown;
@@ -31,8 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// that connections are served and closed as fast as they come, and those that are open do not wait for a flood of them.
 const ACCEPTS_PER_TURN: usize = 8;
 
-/// The most queued connections that are accepted after the accept loop has ended. The kernel's queue is shorter.
-const MAX_QUEUED: usize = 4096;
+/// The most queued connections that are accepted after the accept loop has ended, which is more than the kernel queues.
+const MAX_QUEUED: usize = 32 * 1024;
 
 /// Everything that a worker thread needs to start.
 pub struct Worker {
@@ -47,6 +48,8 @@ pub struct Worker {
     pub applied: mpsc::Sender<()>,
     pub broker: WorkerHandle,
     pub commands: control::WorkerHandle,
+    /// The connections to Redis of which this thread opens one for itself.
+    pub redis: Vec<Commands>,
     pub publisher: Publisher,
     pub generations: Generations,
     pub control: control::Control,
@@ -67,13 +70,18 @@ impl Worker {
         LocalSet::new().block_on(&runtime, self.serve())
     }
 
-    async fn serve(self) -> std::io::Result<()> {
+    /// Serves connections until the process is killed. Must run within a `LocalSet`.
+    pub async fn serve(self) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
         let tracked = self.tracked.clone();
         let listener = TcpListener::from_std(self.listener.try_clone()?)?;
         let (is_first, is_inherited) = (self.is_first, self.is_inherited);
         let (runtime_config, applied) = (self.runtime_config.clone(), self.applied.clone());
         let memory = self.memory.clone();
+        for commands in &self.redis {
+            let part = shutdown.essential("redis connection", commands.serve_thread(&shutdown));
+            tokio::task::spawn_local(part);
+        }
         let (frontend, commands) = self.build_frontend()?;
         let part = shutdown
             .essential("reloads", apply_reloads(Rc::clone(&frontend), runtime_config, applied));

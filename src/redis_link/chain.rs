@@ -9,10 +9,15 @@ use redis::{FromRedisValue, Script, ScriptInvocation, ToRedisArgs, Value};
 
 use super::{Commands, RedisFailure};
 
+/// In the keys of steps, stands for the text that a step before them has answered. No name has it. Only Redis knows such
+/// keys, so that a cluster would need these steps one by one.
+pub const ANSWERED: &str = "\0";
+
 /// A call of a script.
 pub struct Step {
     source: &'static str,
-    /// A Lua expression about `answer`: whether the next step of a chain runs.
+    /// A Lua expression about `answer`: whether the next step of a chain runs. It may have a second value, a text that
+    /// stands for [`ANSWERED`] in the keys of the steps after it.
     agrees: &'static str,
     keys: Vec<String>,
     arguments: Vec<Vec<u8>>,
@@ -53,12 +58,17 @@ pub type StepAnswer = Option<Value>;
 /// these. Returns for each step that ran 1 and its answer, or 0 and why it failed. The failure of the first step is that of
 /// the call.
 const CHAIN: &str = "
-local answers, key, arg = {}, 0, 0
+local answers, key, arg, answered = {}, 0, 0, nil
 for number, step in ipairs(steps) do
   local keys, args = {}, {}
   for i = 1, tonumber(ARGV[arg + 1]) do keys[i] = KEYS[key + i] end
   for i = 1, tonumber(ARGV[arg + 2]) do args[i] = ARGV[arg + 2 + i] end
   key, arg = key + #keys, arg + 2 + #args
+  if answered then
+    for i, name in ipairs(keys) do
+      keys[i] = string.gsub(name, '%z', function() return answered end)
+    end
+  end
   local ran, answer = true, nil
   if number == 1 then
     answer = step.run(keys, args)
@@ -74,19 +84,23 @@ for number, step in ipairs(steps) do
     break
   end
   answers[number] = {1, answer or false}
-  if not step.agrees(answer) then break end
+  local agrees, text = step.agrees(answer)
+  if not agrees then break end
+  answered = text or answered
 end
 return answers
 ";
 
-/// The script of a chain, by the scripts of its steps.
-type Chains = HashMap<Vec<&'static str>, Arc<Script>>;
+/// The script of a chain, by the addresses of its steps' texts, which are shorter than the texts. A text that is in the
+/// program twice only makes the same script twice.
+type Chains = HashMap<Vec<(usize, usize)>, Arc<Script>>;
 
 fn script(steps: &[Step]) -> Arc<Script> {
     /// As many as there are combinations of steps.
     static CHAINS: Mutex<Option<Chains>> = Mutex::new(None);
 
-    let sources = steps.iter().map(|step| step.source).collect();
+    let address = |step: &Step| (step.source.as_ptr().addr(), step.agrees.as_ptr().addr());
+    let sources = steps.iter().map(address).collect();
     let mut chains = CHAINS.lock().unwrap_or_else(PoisonError::into_inner);
     let chains = chains.get_or_insert_default();
     Arc::clone(chains.entry(sources).or_insert_with(|| {

@@ -12,8 +12,8 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, ErrorKind, FromRedisValue, Pipeline};
-use redis::{PushInfo, PushKind, RedisError, RedisResult, ScriptInvocation};
+use redis::{Client, Cmd, ErrorKind, FromRedisValue, Pipeline};
+use redis::{RedisError, RedisResult, ScriptInvocation};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -22,15 +22,13 @@ use super::label;
 use super::open::{self, COMMAND_DEADLINE};
 use super::probe::{Needs, ProbeError, Refusal, Transactions, probe};
 use super::reason::{describe, one_line};
+use super::thread_links;
 use super::{
     ConnectionError, ConnectionEvent, Health, MonitoredLink, RedisFailure, Supervised, supervise,
 };
 use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
 use crate::telemetry;
-
-/// The most commands in flight on the connection. Further ones wait, within their own deadline.
-const PIPELINE: usize = 1024;
 
 /// The interval between probes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
@@ -44,13 +42,15 @@ const REFUSES: &str = "Redis refuses ";
 /// A supervised connection for commands, for use from any thread. Clones share it, and it ends with the last clone.
 #[derive(Clone)]
 pub struct Commands {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     _supervisor_guard: Arc<DropGuard>,
 }
 
-struct Shared {
+pub(super) struct Shared {
+    /// Opens the connection, and those of single threads ([`Commands::serve_thread`]).
+    pub(super) client: Client,
     /// `Some` while the last check was passed. Only the supervisor writes it.
-    link: ArcSwapOption<Link>,
+    pub(super) link: ArcSwapOption<Link>,
     /// Why there is no `link`, or why Redis does not accept what `needs` names; `None` if all is well.
     problem: ArcSwapOption<String>,
     /// What the users of the connection send, by the name of the user.
@@ -64,9 +64,9 @@ struct Shared {
     began: Instant,
 }
 
-struct Link {
-    monitored: MonitoredLink,
-    health: Health,
+pub(super) struct Link {
+    pub monitored: MonitoredLink,
+    pub health: Health,
 }
 
 /// The connections for commands of this process, also those that have ended since the last one was added or looked
@@ -85,6 +85,7 @@ impl Commands {
         let name = label::intern(name);
         telemetry::engine::redis_configured(name);
         let shared = Arc::new(Shared {
+            client,
             link: ArcSwapOption::empty(),
             problem: ArcSwapOption::empty(),
             needs: Mutex::default(),
@@ -96,7 +97,7 @@ impl Commands {
         });
         let transactions = Transactions::Unknown;
         all().push(Arc::downgrade(&shared));
-        let mut supervisor = Supervisor { client, shared: shared.clone(), transactions };
+        let mut supervisor = Supervisor { shared: shared.clone(), transactions };
         let shutdown = shutdown.clone();
         let stop = CancellationToken::new();
         let guard = Arc::new(stop.clone().drop_guard());
@@ -214,7 +215,7 @@ impl Commands {
         name: &str,
         command: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T, RedisFailure> {
-        let link = self.shared.link.load_full().ok_or(RedisFailure::Unavailable)?;
+        let link = thread_links::choose(&self.shared).ok_or(RedisFailure::Unavailable)?;
         // The library's own deadline starts when the command is written. This one also covers the wait for a free
         // slot and the second round trip of a script.
         match timeout(COMMAND_DEADLINE, command(link.monitored.connection.clone())).await {
@@ -308,7 +309,6 @@ impl Shared {
 
 /// The only writer of `shared.link`.
 struct Supervisor {
-    client: Client,
     shared: Arc<Shared>,
     transactions: Transactions,
 }
@@ -332,17 +332,7 @@ impl Supervised for Supervisor {
     type Connection = MonitoredLink;
 
     async fn connect(&mut self, health: &Health) -> Result<MonitoredLink, ConnectionError> {
-        let on_end = health.clone();
-        let config = AsyncConnectionConfig::new()
-            .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
-                if push.kind == PushKind::Disconnection {
-                    on_end.give_up(super::CLOSED);
-                }
-                Ok(())
-            })
-            .set_response_timeout(Some(COMMAND_DEADLINE))
-            .set_pipeline_buffer_size(PIPELINE);
-        let mut link = open::connect(&self.client, config, health).await?;
+        let mut link = open::connect_for_commands(&self.shared.client, health).await?;
         self.transactions = Transactions::Unknown;
         self.probe(&mut link).await?;
         // The link is published before the connection is reported, so that it can be used after the report. What

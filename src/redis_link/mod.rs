@@ -23,10 +23,11 @@ mod reason;
 mod supervisor;
 #[cfg(test)]
 pub mod test_server;
+mod thread_links;
 
 use backoff::Backoff;
 pub use batches::Answers;
-pub use chain::{Step, StepAnswer};
+pub use chain::{ANSWERED, Step, StepAnswer};
 pub use check::check;
 pub use commands::Commands;
 pub use health::Health;

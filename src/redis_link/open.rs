@@ -6,12 +6,13 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::io::tcp::socket2::{SockRef, TcpKeepalive};
 use redis::{AsyncConnectionConfig, Client, ConnectionAddr, ProtocolVersion, RedisResult};
+use redis::{PushInfo, PushKind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use super::health::{Health, Server};
 use super::link::{Driver, MonitoredLink, is_primary};
-use super::{ConnectionError, peer};
+use super::{CLOSED, ConnectionError, peer};
 use crate::config::{CertificateCheck, RedisUrl};
 
 /// The deadline for connecting, authenticating and answering a first PING.
@@ -19,6 +20,9 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The deadline for the answer to a command.
 pub(super) const COMMAND_DEADLINE: Duration = Duration::from_secs(2);
+
+/// The most commands in flight on a connection. Further ones wait, within their own deadline.
+const PIPELINE: usize = 1024;
 
 /// Prepares connections to `url`, with TCP_NODELAY and keepalive; it does not open one. `rediss://` trusts the
 /// system's root certificates, unless the URL names others. The error does not contain any part of the URL.
@@ -71,6 +75,24 @@ pub(super) async fn connect(
         Ok((connection, None))
     };
     check(client, health, opening).await
+}
+
+/// Opens a connection like [`connect`], for commands alone. Its end is reported to `health`.
+pub(super) async fn connect_for_commands(
+    client: &Client,
+    health: &Health,
+) -> Result<MonitoredLink, ConnectionError> {
+    let on_end = health.clone();
+    let config = AsyncConnectionConfig::new()
+        .set_push_sender(move |push: PushInfo| -> Result<(), std::convert::Infallible> {
+            if push.kind == PushKind::Disconnection {
+                on_end.give_up(CLOSED);
+            }
+            Ok(())
+        })
+        .set_response_timeout(Some(COMMAND_DEADLINE))
+        .set_pipeline_buffer_size(PIPELINE);
+    connect(client, config, health).await
 }
 
 /// Opens a connection like [`connect`], over the stream that `wrap` makes of a TCP connection to the address of `client`.

@@ -2,11 +2,9 @@
 //! events, exactly one terminal event. It goes to the channel, not to the connection, and continues after
 //! the client has left, unless the upstream's `on_disconnect` says otherwise.
 
-use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -81,7 +79,7 @@ struct StreamedReply {
 impl Replies {
     /// Publishes what is there of a reply already, and the rest on a task of its own. So the first events are ready when the
     /// message is answered, and leave together with the answer.
-    pub(super) async fn publish_reply(
+    pub(super) fn publish_reply(
         self: &Rc<Self>,
         sender: &Sender,
         message: RelayedMessage,
@@ -140,7 +138,8 @@ impl Replies {
             replies.flush_when_draining().await;
             drop(tracked);
         });
-        if poll_fn(|cx| Poll::Ready(publishing.as_mut().poll(cx))).await.is_pending() {
+        if (&mut publishing).now_or_never().is_none() {
+            // The task polls it again, and is the one that is woken.
             tokio::task::spawn_local(publishing);
         }
     }

@@ -5,9 +5,12 @@
 use std::sync::Arc;
 
 use super::jwt::JwtRejection;
-use super::{Identity, JwtFailure, JwtVerifier, SessionVersions, TokenStore};
+use super::{
+    Identity, JwtFailure, JwtVerifier, SessionVersions, TokenRecord, TokenStore, TokenUse,
+};
 use crate::config;
 use crate::protocol::{ChannelPattern, ErrorCode, OriginTag, Params, Template, TemplateContext};
+use crate::redis_link::{EngineUnavailable, RedisFailure, Step, StepAnswer};
 use crate::telemetry::credentials::CredentialCause;
 
 /// Accepts connection tokens and JWTs. Cheap to clone, shared by all threads.
@@ -106,7 +109,32 @@ impl Authenticator {
         token: &str,
         context: CredentialContext<'_>,
     ) -> Result<Identity, CredentialRejection> {
-        let consumed = self.store.consume(token).await;
+        self.accept(self.store.consume(token).await, context)
+    }
+
+    /// [`Authenticator::redeem`] as the first step of a chain, see [`TokenStore::consume_step`]. `None` = this is not
+    /// possible.
+    pub fn redeem_step(&self, token: &str, purpose: TokenUse<'_>) -> Option<Step> {
+        // The binding of a record is only compared here.
+        self.binding.is_none().then(|| self.store.consume_step(token, purpose))?
+    }
+
+    /// Returns what [`Authenticator::redeem`] would have returned, from the answer to its step.
+    pub fn read_redeemed(
+        &self,
+        token: &str,
+        context: CredentialContext<'_>,
+        answer: Result<StepAnswer, RedisFailure>,
+    ) -> Result<Identity, CredentialRejection> {
+        self.accept(self.store.read_consumed(token, answer), context)
+    }
+
+    /// Compares the record of a token that is used up with the connection.
+    fn accept(
+        &self,
+        consumed: Result<Option<TokenRecord>, EngineUnavailable>,
+        context: CredentialContext<'_>,
+    ) -> Result<Identity, CredentialRejection> {
         let record = consumed.map_err(|_| CredentialRejection::EngineUnavailable)?;
         let record = record.ok_or(CredentialRejection::Token)?;
         let identity = Identity::from(&record);

@@ -21,5 +21,6 @@ pub use identity::Identity;
 pub use jwt::JwtRejection;
 pub use jwt::{JwtFailure, JwtVerifier, sign_hs, usable_keys};
 pub use record::TokenRecord;
+pub use redis::TokenUse;
 pub use session_version::SessionVersions;
 pub use store::{NotIssued, TokenStore};

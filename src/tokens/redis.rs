@@ -7,11 +7,22 @@ use redis::Script;
 use super::TokenRecord;
 use super::record::Unusable;
 use super::token::log_id;
+use crate::clock;
 use crate::config::TokenFormat;
-use crate::protocol::random_hex;
-use crate::redis_link::{Commands, Needs, RedisFailure};
+use crate::protocol::{UserId, random_hex};
+use crate::redis_link::{Commands, Needs, RedisFailure, Step};
 
 const COUNT: &str = include_str!("count.lua");
+const TAKE: &str = include_str!("take.lua");
+
+/// What a record may be bound to without being unusual.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenUse<'a> {
+    /// The channel that the token's user joins; `None` = the route has none.
+    pub channel: Option<&'a str>,
+    /// The `Origin` of the handshake; `None` = it had none.
+    pub origin: Option<&'a str>,
+}
 
 /// Records as strings under `{prefix}{token}` with a time to live. It needs Redis 6.2 (`GETDEL`).
 /// The tokens of a user whose number is bounded are a sorted set under `{prefix}user:{user}`, by their log ids.
@@ -89,6 +100,22 @@ impl RedisTokens {
         self.commands.query(redis::cmd("GETDEL").arg(self.key(token))).await
     }
 
+    /// The same as a step, which answers with the record and, if it is a plain one, its user. `None` for records that
+    /// only the gateway can read.
+    pub(super) fn take_step(&self, token: &str, purpose: TokenUse<'_>) -> Option<Step> {
+        if self.format != TokenFormat::Json {
+            return None;
+        }
+        let step = Step::new(TAKE, "answer and answer[2], answer and answer[2]");
+        let step = step.key(self.key(token)).arg(purpose.channel.unwrap_or_default());
+        let step = step.arg(purpose.origin.unwrap_or_default()).arg(clock::unix_seconds());
+        Some(step.arg(TokenRecord::MAX_BYTES).arg(UserId::ANONYMOUS))
+    }
+
+    pub(super) fn commands(&self) -> &Commands {
+        &self.commands
+    }
+
     /// Declares what issuing, consuming and counting tokens, where the gateway does so, sends to Redis.
     pub(super) fn declare_needs(&self, issues: bool, consumes: bool, counts: bool) {
         let mut needs = Needs::default();
@@ -114,3 +141,6 @@ impl RedisTokens {
         format!("{}{token}", self.prefix)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use redis::FromRedisValue as _;
+
 use super::TokenRecord;
 use super::memory::MemoryTokens;
 use super::record::Unusable;
-use super::redis::RedisTokens;
+use super::redis::{RedisTokens, TokenUse};
 use super::token::{generate, is_well_formed, log_id};
 use crate::config::TokenFormat;
-use crate::redis_link::{Commands, EngineUnavailable, RedisFailure};
+use crate::redis_link::{Commands, EngineUnavailable, RedisFailure, Step, StepAnswer};
 use crate::telemetry;
 use crate::telemetry::credentials::Consumption;
 
@@ -115,6 +117,45 @@ impl TokenStore {
             return Ok(None);
         }
         let read = self.take(token).await;
+        Self::finish(token, read)
+    }
+
+    /// [`TokenStore::consume`] as the first step of a chain on [`TokenStore::commands`], for which the steps after it run if
+    /// the record is a plain one. `None` = this is not possible.
+    pub fn consume_step(&self, token: &str, purpose: TokenUse<'_>) -> Option<Step> {
+        match &self.0.engine {
+            Engine::Redis(tokens) if is_well_formed(token) => tokens.take_step(token, purpose),
+            _ => None,
+        }
+    }
+
+    /// The connection on which these steps run; `None` on the memory engine.
+    pub fn commands(&self) -> Option<&Commands> {
+        match &self.0.engine {
+            Engine::Memory(_) => None,
+            Engine::Redis(tokens) => Some(tokens.commands()),
+        }
+    }
+
+    /// Returns what [`TokenStore::consume`] would have returned, from the answer to its step.
+    pub fn read_consumed(
+        &self,
+        token: &str,
+        answer: Result<StepAnswer, RedisFailure>,
+    ) -> Result<Option<TokenRecord>, EngineUnavailable> {
+        let Engine::Redis(tokens) = &self.0.engine else { return Err(EngineUnavailable) };
+        let taken = answer.map(|answer| {
+            let answer = answer.and_then(|answer| Option::from_redis_value(answer).ok());
+            answer.flatten().map(|(record, _): (Vec<u8>, Option<String>)| record)
+        });
+        Self::finish(token, self.read_taken(tokens, token, taken))
+    }
+
+    /// Records what became of a token.
+    fn finish(
+        token: &str,
+        read: Result<TokenRecord, Unusable>,
+    ) -> Result<Option<TokenRecord>, EngineUnavailable> {
         let unusable = read.as_ref().err();
         let outcome = unusable.map_or(Consumption::Consumed, |unusable| unusable.outcome);
         let reason = unusable.and_then(|unusable| unusable.reason.as_deref());
@@ -176,18 +217,26 @@ impl TokenStore {
                 let json = tokens.take(token, tokens.now());
                 TokenRecord::read(json.ok_or(Consumption::UnknownOrReplayed)?.as_bytes())
             }
-            Engine::Redis(tokens) => {
-                let taken = tokens.take(token).await.map_err(|failure| match failure {
-                    RedisFailure::Refused(error) if error.code() == Some("WRONGTYPE") => {
-                        Consumption::MalformedRecord
-                    }
-                    _ => Consumption::EngineDown,
-                });
-                let record = tokens.read(&taken?.ok_or(Consumption::UnknownOrReplayed)?)?;
-                self.uncount(record.user_id.to_string(), token);
-                Ok(record)
-            }
+            Engine::Redis(tokens) => self.read_taken(tokens, token, tokens.take(token).await),
         }
+    }
+
+    /// Reads what Redis had for a token that is used up now.
+    fn read_taken(
+        &self,
+        tokens: &RedisTokens,
+        token: &str,
+        taken: Result<Option<Vec<u8>>, RedisFailure>,
+    ) -> Result<TokenRecord, Unusable> {
+        let taken = taken.map_err(|failure| match failure {
+            RedisFailure::Refused(error) if error.code() == Some("WRONGTYPE") => {
+                Consumption::MalformedRecord
+            }
+            _ => Consumption::EngineDown,
+        });
+        let record = tokens.read(&taken?.ok_or(Consumption::UnknownOrReplayed)?)?;
+        self.uncount(record.user_id.to_string(), token);
+        Ok(record)
     }
 }
 

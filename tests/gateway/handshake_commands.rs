@@ -91,8 +91,12 @@ async fn an_anonymous_handshake_subscribes_and_reads_the_history() {
 
 #[tokio::test]
 async fn the_limits_of_a_user_take_one_command() {
+    // A script takes the token (`GETDEL`) and checks the limits.
     let found = of_a_handshake(chat(""), Credential::Token).await;
     assert_eq!(found, expected(&[("getdel", 1), ("evalsha", 2), ("subscribe", 1)]));
+    let scripts_alone = chat("").without_history();
+    let found = of_a_handshake(scripts_alone, Credential::Token).await;
+    assert_eq!(found, expected(&[("getdel", 1), ("evalsha", 1), ("subscribe", 1)]));
     let by_query = chat("auth = [\"query\"]").without_history();
     let found = of_a_handshake(by_query, Credential::Jwt).await;
     assert_eq!(found, expected(&[("evalsha", 1), ("subscribe", 1)]));

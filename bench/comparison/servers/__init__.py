@@ -45,7 +45,7 @@ class Server:
     title = ""
     # What it does for each connection and publication, for the page.
     carries = ""
-    # Takes part in only one scenario of the short form.
+    # Takes part in only one scenario of the short form, because it is slow or there is no time.
     slow = False
     # Does only one job, and is left out of the tables of others.
     partial = False
@@ -74,6 +74,7 @@ def everyone():
 
     return [
         tidegate.Tidegate(),
+        tidegate.EverythingOn(),
         own.Minimal(),
         centrifugo.Centrifugo(),
         anycable.AnyCable(),

@@ -182,6 +182,7 @@ impl MemoryHistory {
         })
     }
 
+    /// A task that is recorded twice is removed by one end, and counts from its first start.
     pub fn record_generation_start(
         &self,
         channel: &ChannelName,
@@ -193,23 +194,20 @@ impl MemoryHistory {
         let log = state.log(channel, GENERATION_TTL, now);
         let offset = log.offset;
         let Kept { running: all, .. } = log.kept();
-        all.retain(|running| running.expires_at > now);
+        let expired = all.iter().take_while(|running| running.expires_at <= now).count();
+        all.drain(..expired);
         let replaced = replaced.and_then(|replaced| {
             let index = all.iter().position(|running| *running.task_id == *replaced)?;
-            Some(all.remove(index).start)
+            Some(all.remove(index)?.start)
         });
-        if all.iter().any(|running| *running.task_id == *task_id) {
-            return;
-        }
         if all.len() >= MAX_RUNNING {
-            all.remove(0);
+            all.pop_front();
         }
-        let running = Running {
+        all.push_back(Running {
             task_id: task_id.into(),
             start: replaced.unwrap_or(offset),
             expires_at: now + GENERATION_TTL,
-        };
-        all.push(running);
+        });
     }
 
     pub fn record_generation_end(&self, channel: &ChannelName, task_id: &str) {

@@ -30,7 +30,12 @@ enum Unit {
     OfLease,
 }
 
-impl LimitCheck<'_> {
+impl<'a> LimitCheck<'a> {
+    /// The same for a user who was not known when the step was made.
+    pub fn of_user(self, user: &'a str) -> Self {
+        Self { user, ..self }
+    }
+
     /// Returns what [`SharedLimits::take`], `check_usage` or `acquire` would have returned, and records it like these.
     pub fn read(self, answer: StepAnswer) -> Result<Verdict, EngineUnavailable> {
         let answer = answer.and_then(|answer| <(bool, u64)>::from_redis_value(answer).ok());

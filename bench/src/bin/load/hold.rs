@@ -57,6 +57,7 @@ async fn measure(options: Options) -> Result<Value> {
         "bytes_per_connection": (after.saturating_sub(before) as f64 / connections).round(),
         "opened_per_second": (connections / opened.seconds).round(),
         "cpu_us": opened.server_cpu / connections * 1e6,
+        "beside_cpu_us": opened.beside_cpu / connections * 1e6,
         "generator_share": opened.generator_share,
         "all_heard_after_seconds": heard.elapsed().as_secs_f64(),
     }))

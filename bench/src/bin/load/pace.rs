@@ -79,6 +79,7 @@ async fn measure(options: Options) -> Result<Value> {
         "generator_share": used.generator_share,
         "per_second": (deliveries / used.seconds).round(),
         "cpu_us": used.server_cpu / deliveries * 1e6,
+        "beside_cpu_us": used.beside_cpu / deliveries * 1e6,
         "p50_us": percentile(&latencies, 0.5),
         "p99_us": percentile(&latencies, 0.99),
         "p999_us": percentile(&latencies, 0.999),

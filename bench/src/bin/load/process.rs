@@ -41,11 +41,14 @@ pub struct Stretch {
     started: Instant,
     server: f64,
     own: f64,
+    others: f64,
 }
 
 pub struct Used {
     pub seconds: f64,
     pub server_cpu: f64,
+    /// CPU seconds of the processes on the generator's core, without its own: of Redis and of upstreams.
+    pub beside_cpu: f64,
     /// The share of one core that the generator and the others on its core have used. Near 1, they limit the
     /// measurement.
     pub generator_share: f64,
@@ -53,22 +56,25 @@ pub struct Used {
 
 impl Stretch {
     pub fn begin(measured: &Measured) -> Result<Self> {
-        let beside = [measured.beside.as_slice(), &[std::process::id()]].concat();
         Ok(Self {
             pids: measured.pids.clone(),
+            beside: measured.beside.clone(),
             server: group_cpu_seconds(&measured.pids)?,
-            own: group_cpu_seconds(&beside)?,
-            beside,
+            own: cpu_seconds(std::process::id())?,
+            others: group_cpu_seconds(&measured.beside)?,
             started: Instant::now(),
         })
     }
 
     pub fn end(self) -> Result<Used> {
         let seconds = self.started.elapsed().as_secs_f64();
+        let own = cpu_seconds(std::process::id())? - self.own;
+        let beside_cpu = group_cpu_seconds(&self.beside)? - self.others;
         Ok(Used {
             seconds,
             server_cpu: group_cpu_seconds(&self.pids)? - self.server,
-            generator_share: (group_cpu_seconds(&self.beside)? - self.own) / seconds,
+            beside_cpu,
+            generator_share: (own + beside_cpu) / seconds,
         })
     }
 }

@@ -56,10 +56,11 @@ async fn measure(options: Options) -> Result<Value> {
     };
     let answered = Rc::new(Cell::new(0_u64));
     // None talks before all are open, because each handshake would have to wait for the others' messages.
-    let mut open = Vec::new();
+    let (mut open, credentials) = (Vec::new(), peer.credentials()?);
     for number in 0..options.connections {
         let channel = channel_name("talk", number);
-        open.push((Subscriber::open(&peer, number, &channel, "").await?, channel));
+        let credential = credentials.get(number).map_or("", String::as_str);
+        open.push((Subscriber::open(&peer, number, &channel, credential).await?, channel));
     }
     let clients: Vec<_> = open
         .into_iter()
@@ -92,6 +93,7 @@ async fn measure(options: Options) -> Result<Value> {
         "generator_share": used.generator_share,
         "per_second": (trips / used.seconds).round(),
         "cpu_us": used.server_cpu / trips * 1e6,
+        "beside_cpu_us": used.beside_cpu / trips * 1e6,
     }))
 }
 
