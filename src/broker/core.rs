@@ -68,7 +68,7 @@ impl Intake {
     pub(super) fn try_reserve(&self, count: usize, size: usize) -> Option<IntakePermits<'_>> {
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.share(size)).ok()?;
         let permits = self.queue.try_reserve_many(count).ok()?;
-        Some(IntakePermits { permits, bytes })
+        Some(IntakePermits { permits, bytes, undistributed: &self.undistributed })
     }
 
     /// Waits for room for `count` publications of `size` bytes together.
