@@ -22,7 +22,7 @@ use crate::upstream::{Accepted, Message, RelayError, ReplySource};
 pub enum RelayOutcome {
     /// The upstream took the message.
     Queued {
-        task_id: String,
+        task_id: Box<str>,
         /// The upstream streams its reply.
         is_streamed: bool,
         hold: HoldGuard,
@@ -178,7 +178,7 @@ impl Replies {
                 leases = [lease, turn];
             }
         }
-        (leases, RelayOutcome::Queued { task_id, is_streamed, hold })
+        (leases, RelayOutcome::Queued { task_id: task_id.into(), is_streamed, hold })
     }
 }
 
