@@ -152,6 +152,10 @@ pub mod internals {
         pub use crate::pickle::{MAX_BYTES, MAX_JSON_BYTES, read, write_json};
     }
 
+    pub mod server_api {
+        pub use crate::admin::{Front, front};
+    }
+
     pub mod sse {
         pub use crate::sse::SseParser;
     }

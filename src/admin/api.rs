@@ -40,7 +40,11 @@ pub fn error(code: Code, message: &str) -> Answer {
 }
 
 pub fn json(status: StatusCode, body: &impl Serialize) -> Answer {
-    let body = serde_json::to_string(body).expect("strings and numbers serialize");
+    json_text_answer(status, serde_json::to_string(body).expect("strings and numbers serialize"))
+}
+
+/// An answer whose body is JSON already.
+pub fn json_text_answer(status: StatusCode, body: String) -> Answer {
     let mut answer = Response::new(Body::from(body));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
@@ -57,34 +61,42 @@ pub fn engine_down() -> Answer {
     error(Code::EngineDown, "the engine cannot be reached")
 }
 
-/// Which of `keys` the request carries in `Authorization: Bearer` or `X-API-Key`, counted from 1. Every
-/// key is compared, so that the time does not tell which one fits. Without any key the answer is 403.
+/// Which of `keys` the request carries in `Authorization: Bearer` or `X-API-Key`, counted from 1. Without any key the
+/// answer is 403.
 pub fn authenticate(headers: &HeaderMap, keys: &[Secret]) -> Result<usize, Answer> {
     if keys.is_empty() {
         let message = "the server API is off: no [admin] api_keys are set";
         return Err(error(Code::ApiDisabled, message));
     }
-    let bearer = headers
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok()?.split_once(' '))
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    let given = given_key(text("authorization"), text("x-api-key"));
+    find_key(given, keys).ok_or_else(|| {
+        let message = "give an API key by Authorization: Bearer or X-API-Key";
+        let mut refusal = error(Code::Unauthorized, message);
+        let scheme = HeaderValue::from_static("Bearer");
+        refusal.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
+        refusal
+    })
+}
+
+/// The key that a request gives, by the values of its headers; empty if it gives none.
+pub fn given_key<'a>(authorization: Option<&'a str>, api_key: Option<&'a str>) -> &'a str {
+    let bearer = authorization
+        .and_then(|value| value.split_once(' '))
         .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         .map(|(_, key)| key.trim());
-    let given = bearer.or_else(|| headers.get("x-api-key")?.to_str().ok()).unwrap_or_default();
+    bearer.or(api_key).unwrap_or_default()
+}
+
+/// Which of `keys` was given, counted from 1. Every key is compared, so that the time does not tell which one fits.
+pub fn find_key(given: &str, keys: &[Secret]) -> Option<usize> {
     let fits = keys.iter().zip(1..).fold(
         0,
         |fits, (key, number)| {
             if key.matches(given) { number } else { fits }
         },
     );
-    if fits > 0 {
-        Ok(fits)
-    } else {
-        let message = "give an API key by Authorization: Bearer or X-API-Key";
-        let mut refusal = error(Code::Unauthorized, message);
-        let scheme = HeaderValue::from_static("Bearer");
-        refusal.headers_mut().insert(header::WWW_AUTHENTICATE, scheme);
-        Err(refusal)
-    }
+    (fits > 0).then_some(fits)
 }
 
 /// Reads the request body, which has at most `limit` bytes, as `T`.

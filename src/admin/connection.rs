@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::Admin;
-use super::open_connections::{Call, OpenGuard};
+use super::open_connections::{Call, OpenConnections, OpenGuard};
+use super::read_ahead::ReadAhead;
 use crate::protocol::ClientNetwork;
 use crate::shutdown::Shutdown;
 use crate::socket::linger_and_close;
@@ -26,7 +27,7 @@ use crate::telemetry;
 use crate::telemetry::admin::Action;
 
 /// For a request head, and for an idle connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Requests have short heads; bodies are read in pieces.
 const READ_BUFFER_BYTES: usize = 64 * 1024;
@@ -104,12 +105,29 @@ impl Connection {
     }
 
     /// Answers requests until the connection ends.
-    pub async fn serve(self: Rc<Self>, admin: Rc<Admin>, stream: TcpStream, guard: OpenGuard) {
+    pub async fn serve(self: Rc<Self>, admin: Rc<Admin>, mut stream: TcpStream, guard: OpenGuard) {
         let socket = socket2::SockRef::from(&stream);
-        // Without it the default time of the system applies.
-        let _ = socket.set_tcp_user_timeout(Some(PEER_TIMEOUT));
-        let (serving, connection) = (Rc::clone(&admin), Rc::clone(&self));
+        // Without them the defaults of the system apply.
+        let _ = (socket.set_tcp_user_timeout(Some(PEER_TIMEOUT)), socket.set_tcp_nodelay(true));
         let connections = guard.connections();
+        let read = tokio::select! {
+            read = admin.serve_publish_calls(&mut stream, &self, &connections) => read,
+            () = self.ended.cancelled() => return,
+        };
+        if let Some(read) = read {
+            self.serve_http(admin, ReadAhead::new(read, stream), connections).await;
+        }
+        drop(guard);
+    }
+
+    /// Answers requests with the HTTP library.
+    async fn serve_http(
+        self: Rc<Self>,
+        admin: Rc<Admin>,
+        stream: ReadAhead,
+        connections: Rc<OpenConnections>,
+    ) {
+        let (serving, connection) = (Rc::clone(&admin), Rc::clone(&self));
         let service = service_fn(move |request| {
             let (admin, connection) = (Rc::clone(&serving), Rc::clone(&connection));
             let connections = Rc::clone(&connections);
@@ -148,12 +166,11 @@ impl Connection {
             return telemetry::connections::http_failed(&error);
         }
         // The last answer may have come before the end of a large body.
-        let stream = served.into_parts().io.into_inner();
+        let stream = served.into_parts().io.into_inner().into_stream();
         tokio::select! {
             () = linger_and_close(stream, LINGER_TIMEOUT, LINGER_BYTES) => {}
             () = self.ended.cancelled() => {}
         }
-        drop(guard);
     }
 
     /// Completes when the gateway drains and waits for the current answer.

@@ -22,6 +22,9 @@ mod open_connections;
 mod openapi;
 mod presence;
 mod publish;
+mod publish_call;
+mod publish_calls;
+mod read_ahead;
 mod resource;
 mod tail;
 #[cfg(test)]
@@ -54,6 +57,8 @@ use code::Code;
 use connection::{Caller, Connection};
 pub use lists::Listings;
 use open_connections::OpenConnections;
+#[cfg(feature = "internals")]
+pub use publish_call::{Front, front};
 use resource::{Endpoint, Found, Resource};
 pub use tail::EndReason;
 

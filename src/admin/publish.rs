@@ -51,19 +51,36 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a Raw
     <&'a RawValue>::deserialize(value).map(Some)
 }
 
-/// What a call has published.
+/// What a call with one publication has published.
 #[derive(Serialize)]
-#[serde(untagged)]
-enum Outcome<'a> {
-    One {
-        #[serde(flatten)]
-        result: ChannelResult<'a>,
-        published: usize,
-    },
-    Several {
-        channels: Vec<ChannelResult<'a>>,
-        published: usize,
-    },
+struct One {
+    #[serde(rename = "cancelled", skip_serializing_if = "std::ops::Not::not")]
+    refused: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    duplicate: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<Epoch>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    published: usize,
+}
+
+/// What a call with a list of publications has published.
+#[derive(Serialize)]
+struct Several<'a> {
+    channels: Vec<ChannelResult<'a>>,
+    published: usize,
+}
+
+/// A call that was read and checked.
+struct CheckedCall {
+    publications: Publications,
+    once: Option<PublishOnce>,
+}
+
+enum Publications {
+    One(ChannelName, Bytes),
+    Several(Vec<(ChannelName, Bytes)>),
 }
 
 /// A channel and its publications.
@@ -74,8 +91,7 @@ type Group = (ChannelName, Vec<Bytes>);
 struct ChannelResult<'a> {
     #[serde(rename = "cancelled", skip_serializing_if = "std::ops::Not::not")]
     refused: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    channel: Option<&'a str>,
+    channel: &'a str,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
     /// Epoch and offset are those of its last publication.
@@ -89,7 +105,7 @@ impl<'a> ChannelResult<'a> {
     fn new(channel: &'a ChannelName, published: Published) -> Self {
         Self {
             refused: published.refused,
-            channel: Some(channel.as_str()),
+            channel: channel.as_str(),
             duplicate: published.duplicate,
             epoch: published.position.map(|position| position.epoch),
             offset: published.position.map(|position| position.offset),
@@ -102,8 +118,6 @@ const REMEMBERED: Duration = Duration::from_secs(10 * 60);
 pub(super) const MAX_KEY_BYTES: usize = 128;
 
 impl Admin {
-    /// Checks all publications before the first is published. Each channel gets its publications in one
-    /// step.
     pub(super) async fn publish(
         &self,
         request: Request<Incoming>,
@@ -111,45 +125,80 @@ impl Admin {
     ) -> Result<Answer, Answer> {
         let limit = self.max_publication_bytes.saturating_mul(2).saturating_add(ENVELOPE_BYTES);
         let body = api::collect(request, limit).await?;
-        let (groups, once, count) = self.read(&body)?;
-        let outcomes = self.publisher.publish_each(&groups, once.as_ref()).await;
-        let mut results = Vec::with_capacity(groups.len());
+        let json = self.publish_body(body, caller).await?;
+        Ok(api::json_text_answer(StatusCode::OK, json))
+    }
+
+    /// Publishes what a call's body says. Returns the body of the answer.
+    pub(super) async fn publish_body(
+        &self,
+        body: Bytes,
+        caller: &Caller<'_>,
+    ) -> Result<String, Answer> {
+        let CheckedCall { publications, once } = self.read(&body)?;
+        let json = match publications {
+            Publications::One(channel, data) => {
+                let outcome = self.publisher.publish(&channel, data, once.as_ref()).await;
+                let published = outcome.map_err(|error| self.refusal(error, 0))?;
+                caller.audit(Action::Published, &"1 to 1 channels");
+                serde_json::to_string(&One {
+                    refused: published.refused,
+                    duplicate: published.duplicate,
+                    epoch: published.position.map(|position| position.epoch),
+                    offset: published.position.map(|position| position.offset),
+                    published: 1,
+                })
+            }
+            Publications::Several(publications) => {
+                return self.publish_groups(publications, once.as_ref(), caller).await;
+            }
+        };
+        Ok(json.expect("strings and numbers serialize"))
+    }
+
+    /// All publications were checked before the first is published. Each channel gets its publications in one step.
+    async fn publish_groups(
+        &self,
+        publications: Vec<(ChannelName, Bytes)>,
+        once: Option<&PublishOnce>,
+        caller: &Caller<'_>,
+    ) -> Result<String, Answer> {
+        let groups = groups(publications);
+        let outcomes = self.publisher.publish_each(&groups, once).await;
+        let mut channels = Vec::with_capacity(groups.len());
         let (mut published, mut failed) = (0, None);
         for ((channel, data), outcome) in groups.iter().zip(outcomes) {
             match outcome {
                 Ok(done) => {
-                    results.push(ChannelResult::new(channel, done));
+                    channels.push(ChannelResult::new(channel, done));
                     published += data.len();
                 }
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
-        match failed {
-            None => {}
-            Some(PublishError::TooLarge) => return Err(self.too_large()),
-            Some(PublishError::EngineUnavailable) if published == 0 => {
-                return Err(api::engine_down());
-            }
-            Some(PublishError::EngineUnavailable) => {
-                let message = format!("the engine was lost after {published} publications");
-                return Err(api::error(Code::EngineDown, &message));
-            }
+        if let Some(failed) = failed {
+            return Err(self.refusal(failed, published));
         }
-        caller.audit(Action::Published, &format_args!("{count} to {} channels", results.len()));
-        let outcome = match results.pop() {
-            Some(result) if count == 1 => {
-                Outcome::One { result: ChannelResult { channel: None, ..result }, published: count }
-            }
-            last => {
-                results.extend(last);
-                Outcome::Several { channels: results, published: count }
-            }
-        };
-        Ok(api::json(StatusCode::OK, &outcome))
+        caller
+            .audit(Action::Published, &format_args!("{published} to {} channels", channels.len()));
+        let outcome = Several { channels, published };
+        Ok(serde_json::to_string(&outcome).expect("strings and numbers serialize"))
     }
 
-    /// Reads a call: what it publishes to each channel, and how many publications these are together.
-    fn read(&self, body: &Bytes) -> Result<(Vec<Group>, Option<PublishOnce>, usize), Answer> {
+    /// The answer to a call that failed after `published` publications.
+    fn refusal(&self, failed: PublishError, published: usize) -> Answer {
+        match failed {
+            PublishError::TooLarge => self.too_large(),
+            PublishError::EngineUnavailable if published == 0 => api::engine_down(),
+            PublishError::EngineUnavailable => {
+                let message = format!("the engine was lost after {published} publications");
+                api::error(Code::EngineDown, &message)
+            }
+        }
+    }
+
+    /// Reads a call, and checks all of its publications.
+    fn read(&self, body: &Bytes) -> Result<CheckedCall, Answer> {
         let quoted;
         let (body, mut call) = match api::parse_object::<Body<'_>>(body) {
             Ok(call) => (body, call),
@@ -159,13 +208,28 @@ impl Admin {
             }
         };
         let once = idempotency(call.idempotency_key.take())?;
-        let publications = publications(call)?;
-        let count = publications.len();
-        let publications = publications
-            .into_iter()
-            .map(|publication| self.check(body, publication))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok((groups(publications), once, count))
+        let publications = match call {
+            Body { channel: Some(channel), data: Some(data), publications: None, .. } => {
+                let (channel, data) = self.check(body, Publication { channel, data })?;
+                Publications::One(channel, data)
+            }
+            Body { channel: None, data: None, publications: Some(publications), .. } => {
+                if publications.len() > MAX_PUBLICATIONS {
+                    return Err(api::bad_request("a call has at most 1000 publications"));
+                }
+                let checked = publications.into_iter().map(|one| self.check(body, one));
+                let mut checked = checked.collect::<Result<Vec<_>, _>>()?;
+                match checked.pop() {
+                    Some((channel, data)) if checked.is_empty() => Publications::One(channel, data),
+                    last => {
+                        checked.extend(last);
+                        Publications::Several(checked)
+                    }
+                }
+            }
+            _ => return Err(api::bad_request("give channel and data, or publications")),
+        };
+        Ok(CheckedCall { publications, once })
     }
 
     /// Returns a publication of `body`, without a copy of its data.
@@ -194,22 +258,6 @@ impl Admin {
     }
 }
 
-fn publications(call: Body<'_>) -> Result<Vec<Publication<'_>>, Answer> {
-    let wrong = |message: &str| Err(api::bad_request(message));
-    match call {
-        Body { channel: Some(channel), data: Some(data), publications: None, .. } => {
-            Ok(vec![Publication { channel, data }])
-        }
-        Body { channel: None, data: None, publications: Some(publications), .. } => {
-            if publications.len() > MAX_PUBLICATIONS {
-                return wrong("a call has at most 1000 publications");
-            }
-            Ok(publications)
-        }
-        _ => wrong("give channel and data, or publications"),
-    }
-}
-
 fn idempotency(key: Option<String>) -> Result<Option<PublishOnce>, Answer> {
     match key {
         None => Ok(None),
@@ -226,9 +274,6 @@ fn idempotency(key: Option<String>) -> Result<Option<PublishOnce>, Answer> {
 /// Groups publications by channel, in the order of the first publication of each.
 fn groups(publications: Vec<(ChannelName, Bytes)>) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::with_capacity(publications.len());
-    if let [_] = publications[..] {
-        return publications.into_iter().map(|(channel, data)| (channel, vec![data])).collect();
-    }
     let mut index: HashMap<ChannelName, usize> = HashMap::with_capacity(publications.len());
     for (channel, data) in publications {
         let at = *index.entry(channel.clone()).or_insert(groups.len());

@@ -110,6 +110,11 @@ impl Bench {
         }
     }
 
+    /// A connection that the test writes to itself.
+    pub async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
     pub async fn post(&self, path: &str, body: &Value) -> Reply {
         self.send("POST", path, &[KEY], &body.to_string()).await
     }

@@ -31,7 +31,12 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         false,
         "Lets another gateway listen on the same port, for a handover without downtime (SO_REUSEPORT).",
     );
-    let threads = s.key("threads", kinds::THREADS, 0, "Worker threads; 0 = one per core.");
+    let threads = s.key(
+        "threads",
+        kinds::THREADS,
+        0,
+        "Worker threads; 0 = one per core. With 1, one thread does everything.",
+    );
     let max_connections = s.key(
         "max_connections",
         kinds::POSITIVE_COUNT,

@@ -2,7 +2,7 @@
 //! threads, and stops them in order.
 //!
 //! The engine thread runs the broker's core, the Redis connections, the admin port and the signals. Each
-//! worker has a thread of its own.
+//! worker has a thread of its own, unless there is only one.
 
 mod descriptors;
 mod engine;
@@ -12,15 +12,14 @@ mod memory;
 mod needs;
 mod reload;
 mod runtime_config;
+mod workers;
 
 pub use listen::Inherited;
 pub use reload::ReadConfig;
 
 use std::fmt;
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -45,6 +44,7 @@ use engine::Engine;
 use listen::Sockets;
 use reload::{ConfigPublisher, Reloader};
 use runtime_config::RuntimeConfigBuilder;
+use workers::Workers;
 
 /// The interval of the histograms' upkeep, which keeps them from growing between scrapes.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -189,7 +189,7 @@ async fn serve(
     tokio::task::spawn_local(shutdown.essential("memory budget", memory));
     engine.wait_until_ready(&upstreams).await;
     drop(upstreams);
-    let (threads, worker_ended) = start_threads(workers)?;
+    let mut workers = Workers::start(workers)?;
     let shared = publisher.shared.clone();
     if let Some(read) = read {
         let reloader = Reloader::new(read, log, builder, publisher).map_err(system("signals"))?;
@@ -198,15 +198,12 @@ async fn serve(
     ready(addresses);
     service_manager::ready();
     let outcome =
-        stop_when_requested(signals, worker_ended, &shutdown, &shared, &engine.control).await;
+        stop_when_requested(signals, &mut workers.ended, &shutdown, &shared, &engine.control).await;
     if let Some(broker) = broker {
         // What is not removed in time expires in Redis.
         let _ = tokio::time::timeout(LEAVE_TIMEOUT, broker).await;
     }
-    for thread in threads {
-        // A panic of the thread has already been logged.
-        let _ = thread.join();
-    }
+    workers.join().await;
     Ok(outcome)
 }
 
@@ -227,6 +224,8 @@ impl WorkerParts<'_> {
         let refusals = RefusalDelays::default();
         let reserved_from = self.publisher.descriptors.reserved_from();
         let client_limits = ClientLimits::new(reserved_from, self.publisher.memory.clone());
+        // The only worker runs on the thread of the shared connections.
+        let redis = if listeners.len() > 1 { &self.engine.commands[..] } else { &[] };
         let worker = |(number, (listener, (broker, commands)))| Worker {
             is_first: number == 0,
             listener,
@@ -235,7 +234,7 @@ impl WorkerParts<'_> {
             applied: self.confirm_applied.clone(),
             broker,
             commands,
-            redis: self.engine.commands.clone(),
+            redis: redis.to_vec(),
             publisher: self.engine.publisher.clone(),
             limits: self.engine.limits.clone(),
             presence: self.engine.presence.clone(),
@@ -249,31 +248,6 @@ impl WorkerParts<'_> {
         };
         listeners.into_iter().zip(handles).enumerate().map(worker).collect()
     }
-}
-
-/// The worker threads, and a channel that receives a message when the first of them has ended.
-type WorkerThreads = (Vec<JoinHandle<()>>, mpsc::Receiver<()>);
-
-fn start_threads(workers: Vec<Worker>) -> Result<WorkerThreads, StartError> {
-    let (ended, worker_ended) = mpsc::channel(1);
-    let threads = workers
-        .into_iter()
-        .enumerate()
-        .map(|(number, worker)| {
-            let ended = ended.clone();
-            std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                // A panic has been logged by the hook of the process.
-                let run = catch_unwind(AssertUnwindSafe(|| worker.run()));
-                if let Ok(Err(error)) = run {
-                    tracing::error!(event = "worker_failed", %error, "a worker thread failed");
-                }
-                // If the channel is full, another thread has ended before.
-                let _ = ended.try_send(());
-            })
-        })
-        .collect::<Result<_, _>>()
-        .map_err(|error| StartError::System { what: "worker thread", error })?;
-    Ok((threads, worker_ended))
 }
 
 fn serve_admin(
@@ -342,7 +316,7 @@ impl Signals {
 
 async fn stop_when_requested(
     mut signals: Signals,
-    mut worker_ended: mpsc::Receiver<()>,
+    worker_ended: &mut mpsc::Receiver<()>,
     shutdown: &Shutdown,
     shared: &SharedConfig,
     control: &Control,

@@ -12,7 +12,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::RuntimeConfig;
 use super::client_limits::ClientLimits;
 use super::http::HttpFrontend;
-use crate::broker::{Broker, Publisher, WorkerHandle};
+use crate::broker::{Broker, Publisher, ThreadPublisher, WorkerHandle};
 use crate::control;
 use crate::generations::Generations;
 use crate::limits::{LeaseSet, RefusalDelays, SharedLimits, ThreadBudget};
@@ -69,7 +69,8 @@ impl Worker {
         LocalSet::new().block_on(&runtime, self.serve())
     }
 
-    async fn serve(self) -> std::io::Result<()> {
+    /// Serves connections until the process is killed. Must run within a `LocalSet`.
+    pub async fn serve(self) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
         let tracked = self.tracked.clone();
         let (watching, failing) = (watch_connections()?, shutdown.clone());
@@ -140,7 +141,7 @@ impl Worker {
         let leases = LeaseSet::new(self.limits.clone());
         let reply_services = ReplyServices {
             broker: Rc::clone(&broker),
-            publisher: self.publisher.clone(),
+            publisher: ThreadPublisher::new(&self.publisher, &broker),
             generations: self.generations,
             control: self.control.clone(),
             limits: self.limits,

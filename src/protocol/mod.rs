@@ -70,7 +70,7 @@ pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };
 pub use reply_end::ReplyEnd;
-pub use request_head::{HeadMistake, check_head, is_about_the_server, max_forwards};
+pub use request_head::{HeadMistake, check_head, is_about_the_server, is_host, max_forwards};
 pub use request_id::RequestId;
 pub use sender_key::SenderKey;
 pub use template::{Template, TemplateContext, UnfitForUrl, UrlValue};

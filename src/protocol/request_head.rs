@@ -108,7 +108,7 @@ fn check_target(method: &Method, uri: &Uri) -> Result<(), HeadMistake> {
 
 /// Whether this is `uri-host [ ":" port ]` (RFC 3986 section 3.2.2), of a host that is not empty. A comma is in no name,
 /// but where a proxy has joined two headers.
-fn is_host(value: &[u8]) -> bool {
+pub fn is_host(value: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(value) else { return false };
     let (host, port) = match text.strip_prefix('[').map(|rest| rest.split_once(']')) {
         Some(Some((address, port))) => {

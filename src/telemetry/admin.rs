@@ -2,7 +2,9 @@
 
 use std::fmt::Display;
 use std::net::SocketAddr;
+use std::sync::LazyLock;
 
+use metrics::Counter;
 use tracing::{debug, info, warn};
 
 use super::definitions::{metrics, words};
@@ -74,10 +76,17 @@ impl CallOutcome {
     }
 }
 
+/// The calls of which there may be one for each publication.
+static PUBLISHED: LazyLock<Counter> =
+    LazyLock::new(|| API_CALLS.at([Call::Publish.label(), CallOutcome::Ok.label()]));
+
 /// A call from this address was answered with this HTTP status.
 pub fn api_called(call: Call, status: u16, from: SocketAddr) {
     let outcome = CallOutcome::of_status(status);
-    API_CALLS.at([call.label(), outcome.label()]).increment(1);
+    match (call, outcome) {
+        (Call::Publish, CallOutcome::Ok) => PUBLISHED.increment(1),
+        _ => API_CALLS.at([call.label(), outcome.label()]).increment(1),
+    }
     let (call, is_unauthorized) = (call.label(), outcome == CallOutcome::Unauthorized);
     let outcome = outcome.label();
     if is_unauthorized {
