@@ -24,7 +24,7 @@ macro_rules! check_sizes {
 fn an_idle_session_is_small() {
     check_sizes! {
         Session: 240,
-        Socket: 176,
+        Socket: 160,
         driver::SessionWaker: 16,
         Client: 144,
         Permits: 24,
