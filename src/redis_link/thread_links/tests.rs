@@ -34,7 +34,7 @@ fn a_thread_uses_its_own_connection_while_it_has_one() {
         let commands = Commands::start(&server.url(), "test", &shutdown).unwrap();
         assert!(commands.wait_up(SOON).await);
         let shared = connection_id(&commands).await.unwrap();
-        tokio::task::spawn_local(commands.serve_thread(&shutdown));
+        let serving = tokio::task::spawn_local(commands.serve_thread(&shutdown));
         let own = until(&commands, |id| id != shared).await;
         // Another thread does not use it, and ends it: this thread's commands go on, and it gets another one.
         let other = commands.clone();
@@ -49,6 +49,8 @@ fn a_thread_uses_its_own_connection_while_it_has_one() {
         });
         assert_eq!(elsewhere.await.unwrap(), (Some(shared), 1));
         until(&commands, |id| id != shared && id != own).await;
+        serving.abort();
+        until(&commands, |id| id == shared).await;
         // Without the server nothing waits, whatever the thread has.
         server.kill();
         let mut up = commands.subscribe_up();
