@@ -22,7 +22,9 @@ use crate::upstream::{Accepted, Message, RelayError, ReplySource};
 pub enum RelayOutcome {
     /// The upstream took the message.
     Queued {
-        task_id: String,
+        task_id: Box<str>,
+        /// The upstream streams its reply.
+        is_streamed: bool,
         hold: HoldGuard,
     },
     /// The upstream took the message when it was sent first.
@@ -150,6 +152,7 @@ impl Replies {
         };
         let context =
             |span| MessageContext { received_at, spans: ReplySpans::start(span, &task_id) };
+        let is_streamed = matches!(reply, ReplySource::Stream(_));
         let mut leases = [None, None];
         // From here on the task can be cancelled.
         match reply {
@@ -175,7 +178,7 @@ impl Replies {
                 leases = [lease, turn];
             }
         }
-        (leases, RelayOutcome::Queued { task_id, hold })
+        (leases, RelayOutcome::Queued { task_id: task_id.into(), is_streamed, hold })
     }
 }
 
