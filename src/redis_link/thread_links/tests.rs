@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::redis_link::test_server::RedisServer;
+use crate::redis_link::test_server::{RedisServer, start_elsewhere};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -31,7 +31,7 @@ fn a_thread_uses_its_own_connection_while_it_has_one() {
     LocalSet::new().block_on(&runtime, async {
         let mut server = RedisServer::start();
         let shutdown = Shutdown::new();
-        let commands = Commands::start(&server.url(), "test", &shutdown).unwrap();
+        let commands = start_elsewhere(server.url(), &shutdown);
         assert!(commands.wait_up(SOON).await);
         let shared = connection_id(&commands).await.unwrap();
         let serving = tokio::task::spawn_local(commands.serve_thread(&shutdown));

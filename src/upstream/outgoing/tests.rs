@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::redis_link::Commands;
-use crate::redis_link::test_server::RedisServer;
+use crate::redis_link::test_server::{RedisServer, start_elsewhere};
 use crate::shutdown::Shutdown;
 use crate::upstream::queue::QueueKind;
 
@@ -147,7 +147,10 @@ async fn no_answer_in_time_is_the_same_for_all() {
 #[tokio::test]
 async fn the_connection_of_the_thread_ends_with_its_messages() {
     let server = RedisServer::start();
-    let (writer, redis) = writer(&server, QueueKind::List, 0).await;
+    let shutdown = Shutdown::new();
+    let redis = start_elsewhere(server.url(), &shutdown);
+    assert!(redis.wait_up(Duration::from_secs(10)).await);
+    let writer = QueueWriter::new(redis.clone(), QueueKind::List, 0, &shutdown);
     let connections = async || -> usize {
         let list: String = redis.query(redis::cmd("CLIENT").arg("LIST")).await.unwrap();
         list.lines().count()
@@ -163,4 +166,5 @@ async fn the_connection_of_the_thread_ends_with_its_messages() {
         tokio::task::yield_now().await;
     }
     assert_eq!(list(&redis, "list").await, ["message"]);
+    shutdown.force();
 }
