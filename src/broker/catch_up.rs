@@ -2,6 +2,7 @@
 //! they had arrived live.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
@@ -24,7 +25,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// Gets every publication before it is delivered: its channel, its data, and its position where it has one.
 /// Returns whether to deliver it; if not, it is removed from the history.
-pub type Observer = Rc<dyn Fn(&ChannelName, &[u8], Option<Position>) -> bool>;
+pub type Observer = Arc<dyn Fn(&ChannelName, &[u8], Option<Position>) -> bool + Send + Sync>;
 
 /// Tells which reply a publication of a channel ends; `None` if it is not a terminal event.
 pub type EndReader = Rc<dyn Fn(&ChannelName, &[u8]) -> Option<ReplyEnd>>;

@@ -171,6 +171,15 @@ impl Channels {
         self.by_name.get(channel).map_or(&[], |entry| &entry.listeners)
     }
 
+    /// Whether what is published to `channel` now concerns no listener but `thread`, if any.
+    pub fn concerns_only(&self, channel: &ChannelName, thread: usize) -> bool {
+        self.by_name.get(channel).is_none_or(|entry| {
+            entry.pins == 0
+                && entry.catch_up.is_none()
+                && entry.listeners.iter().all(|listener| listener.thread == thread)
+        })
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &ChannelName> {
         self.by_name.keys()
     }

@@ -3,7 +3,8 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -48,6 +49,8 @@ pub struct Intake {
     queue: mpsc::Sender<QueuedPublication>,
     bytes: Arc<Semaphore>,
     capacity: usize,
+    /// See [`WorkerHandle::undistributed`].
+    undistributed: Arc<AtomicUsize>,
 }
 
 /// The intake has no room for a publication.
@@ -65,7 +68,7 @@ impl Intake {
     pub(super) fn try_reserve(&self, count: usize, size: usize) -> Option<IntakePermits<'_>> {
         let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.share(size)).ok()?;
         let permits = self.queue.try_reserve_many(count).ok()?;
-        Some(IntakePermits { permits, bytes })
+        Some(IntakePermits { permits, bytes, undistributed: &self.undistributed })
     }
 
     /// Waits for room for `count` publications of `size` bytes together.
@@ -80,7 +83,7 @@ impl Intake {
             .map_err(|_| PublishError::EngineUnavailable)?;
         let permits = self.queue.reserve_many(count).await;
         let permits = permits.map_err(|_| PublishError::EngineUnavailable)?;
-        Ok(IntakePermits { permits, bytes })
+        Ok(IntakePermits { permits, bytes, undistributed: &self.undistributed })
     }
 
     /// Puts a publication into the queue without waiting.
@@ -89,7 +92,11 @@ impl Intake {
             .try_acquire_many_owned(self.share(publication.delivery.frame.len()))
             .map_err(|_| IntakeFull)?;
         let queued = QueuedPublication { publication, _bytes: bytes };
-        self.queue.try_send(queued).map_err(|_| IntakeFull)
+        self.undistributed.fetch_add(1, Ordering::Relaxed);
+        self.queue.try_send(queued).map_err(|_| {
+            self.undistributed.fetch_sub(1, Ordering::Relaxed);
+            IntakeFull
+        })
     }
 
     fn share(&self, bytes: usize) -> u32 {
@@ -102,6 +109,7 @@ pub(super) struct IntakePermits<'a> {
     permits: PermitIterator<'a, QueuedPublication>,
     /// Each publication takes its part of it.
     bytes: OwnedSemaphorePermit,
+    undistributed: &'a AtomicUsize,
 }
 
 impl IntakePermits<'_> {
@@ -110,6 +118,7 @@ impl IntakePermits<'_> {
         let Some(permit) = self.permits.next() else { return };
         let size = publication.delivery.frame.len().min(self.bytes.num_permits());
         if let Some(bytes) = self.bytes.split(size) {
+            self.undistributed.fetch_add(1, Ordering::Relaxed);
             permit.send(QueuedPublication { publication, _bytes: bytes });
         }
     }
@@ -129,7 +138,8 @@ pub struct Core {
     layer_up: Arc<AtomicBool>,
     layer_reads: Arc<LayerReads>,
     pub(super) max_publication_bytes: usize,
-    observer: Observer,
+    /// `None` = everything is delivered.
+    observer: Arc<OnceLock<Observer>>,
     end_reader: EndReader,
     pub(super) canary: Option<Canary>,
     tails: Tails,
@@ -147,6 +157,8 @@ impl Core {
         let live = Arc::new(AtomicBool::new(false));
         let is_direct = Arc::new(AtomicBool::new(false));
         let channels = SharedChannels::default();
+        let undistributed = Arc::<AtomicUsize>::default();
+        let observer = Arc::<OnceLock<Observer>>::default();
         let layer_up = Arc::new(AtomicBool::new(true));
         let layer_reads = Arc::<LayerReads>::default();
         let (senders, handles) = (0..threads)
@@ -161,6 +173,8 @@ impl Core {
                         to_core: to_core.clone(),
                         channels: channels.clone(),
                         is_direct: Arc::clone(&is_direct),
+                        undistributed: Arc::clone(&undistributed),
+                        observer: Arc::clone(&observer),
                         live,
                         layer_up,
                         layer_reads: Arc::clone(&layer_reads),
@@ -175,26 +189,32 @@ impl Core {
             changes,
             threads: senders.into(),
             queued,
-            intake: Intake { queue, bytes: Arc::new(Semaphore::new(capacity)), capacity },
+            intake: Intake {
+                queue,
+                bytes: Arc::new(Semaphore::new(capacity)),
+                capacity,
+                undistributed,
+            },
             live,
             is_direct,
             layer_up,
             layer_reads,
             max_publication_bytes,
-            observer: Rc::new(|_, _, _| true),
+            observer,
             end_reader: Rc::new(|_, _| None),
             canary: None,
         };
         (core, handles)
     }
 
-    /// Sets the [`Observer`] that gets every publication before it is delivered. Must be called before the core
-    /// runs.
+    /// Sets the [`Observer`] that gets every publication before it is delivered, on whichever thread that is. Must be
+    /// called once, before the core runs.
     pub fn set_observer(
         &mut self,
-        observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
+        observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + Send + Sync + 'static,
     ) {
-        self.observer = Rc::new(observer);
+        // The first one stays.
+        let _ = self.observer.set(Arc::new(observer));
     }
 
     /// Sets the [`EndReader`] for messages of a channel layer. Must be called before the core runs.
@@ -269,10 +289,11 @@ impl Core {
             channels: self.channels,
             threads: self.threads,
             history,
-            observer: self.observer,
+            observer: Arc::clone(self.observer.get_or_init(|| Arc::new(|_, _, _| true))),
             tails: self.tails,
         };
-        let distribution = distribute(self.queued, catch_ups.clone());
+        let undistributed = Arc::clone(&self.intake.undistributed);
+        let distribution = distribute(self.queued, undistributed, catch_ups.clone());
         let parts = Parts {
             changes: self.changes,
             changes_sender: self.changes_sender,
@@ -303,12 +324,17 @@ pub(super) struct Parts {
 }
 
 /// Delivers publications from the intake, in order and in batches, to the threads that have listeners.
-async fn distribute(mut queued: mpsc::Receiver<QueuedPublication>, catch_ups: CatchUps) {
+async fn distribute(
+    mut queued: mpsc::Receiver<QueuedPublication>,
+    undistributed: Arc<AtomicUsize>,
+    catch_ups: CatchUps,
+) {
     let CatchUps { channels, threads, .. } = &catch_ups;
     let mut ready = Vec::with_capacity(BATCH_LENGTH);
     let mut batches: Vec<Vec<Publication>> = threads.iter().map(|_| Vec::new()).collect();
     while queued.recv_many(&mut ready, BATCH_LENGTH).await > 0 {
-        telemetry::delivery::publications_received(ready.len());
+        let taken = ready.len();
+        telemetry::delivery::publications_received(taken);
         let mut bytes = 0;
         for QueuedPublication { publication, _bytes } in ready.drain(..) {
             bytes += publication.delivery.frame.len();
@@ -328,6 +354,8 @@ async fn distribute(mut queued: mpsc::Receiver<QueuedPublication>, catch_ups: Ca
             }
         }
         send_batches(threads, &mut batches).await;
+        // A thread that finds nothing undistributed finds in its queue what was.
+        undistributed.fetch_sub(taken, Ordering::Release);
         let waiting = threads.iter().map(|thread| THREAD_QUEUE - thread.capacity()).max();
         telemetry::delivery::queues_measured(queued.len(), waiting.unwrap_or(0));
     }

@@ -3,7 +3,8 @@
 //!
 //! There are three parts: a [`Broker`] on each worker thread, which attaches sockets to the thread's part of the
 //! hub; the [`Core`] on the engine thread, which knows the threads of each channel and delivers
-//! publications to them; and [`Publisher`]s on any thread. Invariant: a socket is in the hub before its channel's
+//! publications to them; and [`Publisher`]s on any thread. A [`ThreadPublisher`] reaches the sockets of its own thread without
+//! the engine thread. Invariant: a socket is in the hub before its channel's
 //! subscription is requested, and `connected` is sent only after the engine has confirmed the subscription, so
 //! that no publication is missed in between.
 
@@ -20,6 +21,7 @@ mod tails;
 #[cfg(test)]
 mod tests;
 mod thread;
+mod thread_publisher;
 
 pub use canary::Canary;
 pub use core::Core;
@@ -30,6 +32,7 @@ pub use history::{
 pub use publisher::Publisher;
 pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};
 pub use thread::{Broker, ChannelPin, Subscription, WorkerHandle};
+pub use thread_publisher::{ReplyEvent, ThreadPublisher};
 
 use std::time::Instant;
 

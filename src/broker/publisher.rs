@@ -9,7 +9,7 @@ use super::history::{
     History, MemoryHistory, PublicationGroup, PublishOnce, Published, RedisHistory, TerminalEvent,
 };
 use super::{Publication, PublishError};
-use crate::config::SharedConfig;
+use crate::config::{self, SharedConfig};
 use crate::protocol::ChannelName;
 use crate::redis_link::Commands;
 use crate::telemetry::replies::{Duplicate, cancelled_event_dropped, duplicates_dropped};
@@ -84,10 +84,8 @@ impl Publisher {
         data: &[Bytes],
         once: Option<&PublishOnce>,
     ) -> Result<Published, PublishError> {
-        if data.iter().any(|json| json.len() > self.max_bytes) {
-            return Err(PublishError::TooLarge);
-        }
-        let rule = self.config.load().history_of(channel);
+        data.iter().try_for_each(|json| self.check_size(json))?;
+        let rule = self.rule(channel);
         let published = match &self.engine {
             // In a box, so that it takes no room in a reply on the memory engine.
             Engine::Redis(redis) => {
@@ -197,10 +195,8 @@ impl Publisher {
         channel: &ChannelName,
         terminal: &TerminalEvent,
     ) -> Result<Published, PublishError> {
-        if terminal.json.len() > self.max_bytes {
-            return Err(PublishError::TooLarge);
-        }
-        let rule = self.config.load().history_of(channel);
+        self.check_size(&terminal.json)?;
+        let rule = self.rule(channel);
         let published = match &self.engine {
             Engine::Redis(redis) => {
                 Box::pin(redis.end_generation(channel, rule.as_ref(), terminal)).await?
@@ -213,10 +209,25 @@ impl Publisher {
                 })
             }
         };
-        if published.duplicate {
-            duplicates_dropped(Duplicate::Publication, 1);
-        }
+        record_end(published);
         Ok(published)
+    }
+
+    /// The histories of the memory engine; `None` on another engine.
+    pub(super) fn memory_history(&self) -> Option<&MemoryHistory> {
+        match &self.engine {
+            Engine::Memory(_, memory) => Some(memory),
+            Engine::Redis(_) => None,
+        }
+    }
+
+    /// The history settings of `channel`; `None` if it keeps no history.
+    pub(super) fn rule(&self, channel: &ChannelName) -> Option<config::History> {
+        self.config.load().history_of(channel)
+    }
+
+    pub(super) fn check_size(&self, json: &Bytes) -> Result<(), PublishError> {
+        if json.len() > self.max_bytes { Err(PublishError::TooLarge) } else { Ok(()) }
     }
 }
 
@@ -236,11 +247,18 @@ async fn reserve<'a>(
 }
 
 /// Counts what `count` publications of one call did not need or were not let.
-fn record(published: Published, count: usize) {
+pub(super) fn record(published: Published, count: usize) {
     if published.duplicate {
         duplicates_dropped(Duplicate::Publication, count);
     }
     if published.refused {
         cancelled_event_dropped();
+    }
+}
+
+/// The same for the end of a generation.
+pub(super) fn record_end(published: Published) {
+    if published.duplicate {
+        duplicates_dropped(Duplicate::Publication, 1);
     }
 }

@@ -50,7 +50,7 @@ impl Node {
 
     fn observed(
         redis: Option<&RedisUrl>,
-        observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + 'static,
+        observer: impl Fn(&ChannelName, &[u8], Option<Position>) -> bool + Send + Sync + 'static,
     ) -> Self {
         let (mut core, handles) = Core::new(1, MAX);
         core.set_observer(observer);

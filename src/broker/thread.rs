@@ -3,20 +3,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::future::poll_fn;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::Publication;
-use super::channels::{Change, JoinId, SharedChannels};
+use super::catch_up::Observer;
+use super::channels::{Arrival, Change, JoinId, SharedChannels};
 use super::layer_reads::{LayerReads, ReadMark};
 use crate::hub::{HubPart, Turn};
 use crate::protocol::{ChannelName, CloseReason, Position};
 use crate::redis_link::EngineUnavailable;
-use crate::socket::Socket;
+use crate::socket::{Delivery, Socket, frame};
 use crate::telemetry;
 
 /// How long a new socket waits for the engine to confirm its channel.
@@ -49,6 +52,9 @@ pub struct WorkerHandle {
     pub(super) channels: SharedChannels,
     /// Whether threads join and leave channels by themselves, because nothing has to confirm it. It is set before `live`.
     pub(super) is_direct: Arc<AtomicBool>,
+    /// How many publications are in the intake, or have left it and are not in the queues of all their threads yet.
+    pub(super) undistributed: Arc<AtomicUsize>,
+    pub(super) observer: Arc<OnceLock<Observer>>,
     pub(super) live: Arc<AtomicBool>,
     pub(super) layer_up: Arc<AtomicBool>,
     pub(super) layer_reads: Arc<LayerReads>,
@@ -65,8 +71,16 @@ pub struct Broker {
     thread: usize,
     hub: HubPart,
     to_core: mpsc::UnboundedSender<Change>,
+    /// What the engine thread has sent and [`Broker::run`] has not taken.
+    from_core: RefCell<mpsc::Receiver<ToThread>>,
+    /// Wakes [`Broker::run`] while it waits for something to deliver.
+    waiting: Cell<Option<Waker>>,
+    /// The sockets that were handed frames to be written with what follows.
+    unwritten: RefCell<Vec<Rc<Socket>>>,
     channels: SharedChannels,
     is_direct: Arc<AtomicBool>,
+    undistributed: Arc<AtomicUsize>,
+    observer: Arc<OnceLock<Observer>>,
     live: Arc<AtomicBool>,
     layer_up: Arc<AtomicBool>,
     layer_reads: Arc<LayerReads>,
@@ -83,15 +97,20 @@ impl Broker {
             thread: handle.thread,
             hub: HubPart::default(),
             to_core: handle.to_core,
+            from_core: RefCell::new(handle.from_core),
+            waiting: Cell::default(),
+            unwritten: RefCell::default(),
             channels: handle.channels,
             is_direct: handle.is_direct,
+            undistributed: handle.undistributed,
+            observer: handle.observer,
             live: handle.live,
             layer_up: handle.layer_up,
             layer_reads: handle.layer_reads,
             pending: RefCell::default(),
             next_join_id: Cell::new(0),
         });
-        let run = Rc::clone(&broker).run(handle.from_core);
+        let run = Rc::clone(&broker).run();
         // A delivery polls many sockets at once; it gives way by itself, where tokio's budget would make writes fail.
         (broker, tokio::task::unconstrained(run))
     }
@@ -157,7 +176,7 @@ impl Broker {
     }
 
     /// Takes what the engine thread has sent and delivers it. Nothing that has arrived waits while the hub takes turns.
-    async fn run(self: Rc<Self>, mut from_core: mpsc::Receiver<ToThread>) {
+    async fn run(self: Rc<Self>) {
         let mut gap: Option<Vec<ChannelName>> = None;
         let mut delivered = Delivered::default();
         let mut since_yield = Work::default();
@@ -168,21 +187,26 @@ impl Broker {
                     self.close_confirmed(&channels);
                 }
                 // The hub may be idle after each of any number of messages; other tasks run only where this one waits.
-                let message = match from_core.try_recv() {
-                    Ok(message) => message,
-                    Err(_) => {
+                let message = match self.try_receive() {
+                    Some(message) => Some(message),
+                    None => {
+                        self.write_all();
                         since_yield = Work::default();
-                        let Some(message) = from_core.recv().await else { return };
-                        message
+                        let Some(received) = poll_fn(|cx| self.poll_receive(cx)).await else {
+                            return;
+                        };
+                        received
                     }
                 };
-                since_yield.messages += 1;
-                gap = self.accept(message);
+                if let Some(message) = message {
+                    since_yield.messages += 1;
+                    gap = self.accept(message);
+                }
             }
             // What came after a gap must not reach the sockets that it closes, and what came before it must.
             while gap.is_none()
                 && self.hub.has_room()
-                && let Ok(message) = from_core.try_recv()
+                && let Some(message) = self.try_receive()
             {
                 since_yield.messages += 1;
                 gap = self.accept(message);
@@ -194,9 +218,77 @@ impl Broker {
             if turn.repeats || since_yield.is_much() {
                 since_yield = Work::default();
                 delivered.report();
+                self.write_all();
                 tokio::task::yield_now().await;
             }
         }
+    }
+
+    fn try_receive(&self) -> Option<ToThread> {
+        self.from_core.borrow_mut().try_recv().ok()
+    }
+
+    /// Waits for a message of the engine thread, or for something to deliver or to write, which is `Some(None)`. `None` =
+    /// the engine thread has ended.
+    fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Option<Option<ToThread>>> {
+        if !self.hub.is_idle() || !self.unwritten.borrow().is_empty() {
+            return Poll::Ready(Some(None));
+        }
+        let polled = self.from_core.borrow_mut().poll_recv(cx);
+        if polled.is_pending() {
+            self.waiting.set(Some(cx.waker().clone()));
+        }
+        polled.map(|message| message.map(Some))
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// Has the frames written that were handed to `socket` with [`Socket::send_with_next`], once what is ready on this
+    /// thread just now has been delivered: they leave in one write with it.
+    pub fn write_soon(&self, socket: &Rc<Socket>) {
+        self.unwritten.borrow_mut().push(Rc::clone(socket));
+        self.wake();
+    }
+
+    fn write_all(&self) {
+        self.unwritten.borrow_mut().drain(..).for_each(|socket| socket.send_waiting());
+    }
+
+    /// Whether a publication to `channel` may be queued for this thread's sockets right away, which is so if it is for
+    /// nobody else, and everything that was published to them before is in the hub. The histories must be locked, so that
+    /// this stays so.
+    pub(super) fn may_queue(&self, channel: &ChannelName) -> bool {
+        self.is_direct()
+            && self.undistributed.load(Ordering::Acquire) == 0
+            && self.from_core.borrow().is_empty()
+            && self.hub.has_room()
+            && self.channels.lock().concerns_only(channel, self.thread)
+    }
+
+    /// Queues a publication for this thread's sockets, as the engine thread would have it queued. Returns its position if
+    /// it is not delivered and must be removed from the history.
+    pub(super) fn queue(&self, channel: &ChannelName, delivery: Delivery) -> Option<Position> {
+        telemetry::delivery::publications_received(1);
+        if let Some(position) = delivery.position {
+            let mut channels = self.channels.lock();
+            match channels.record_arrival(channel, position) {
+                Arrival::Deliver => {}
+                Arrival::Wait => return None,
+                // Each socket finds out by itself what it has missed.
+                Arrival::CatchUp(number) => channels.give_up(channel, number),
+            }
+        }
+        let (json, position) = (frame::payload(&delivery.frame), delivery.position);
+        if self.observer.get().is_some_and(|observe| !observe(channel, json, position)) {
+            return position;
+        }
+        self.hub.queue(channel.clone(), delivery, Instant::now());
+        self.wake();
+        None
     }
 
     /// Queues what is to be delivered. Returns the channels of a gap, which the caller closes once everything that was

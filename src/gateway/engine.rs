@@ -171,7 +171,9 @@ impl Engine {
         let ledger = self.generations.ledger.clone().run();
         tokio::task::spawn_local(shutdown.essential("ledger", ledger));
         let tracker = self.generations.tracker.clone();
-        let history = self.publisher.history();
+        // On the memory engine the node that publishes an end records it.
+        let history = matches!(config.engine.kind, EngineKind::Redis(_));
+        let history = history.then(|| self.publisher.history());
         let ends = tracker.clone();
         core.set_end_reader(move |channel, json| ends.reply_end(channel, json, false));
         core.set_observer(move |channel, json, position| {
@@ -181,8 +183,8 @@ impl Engine {
                 Disposition::DropCancelled => telemetry::replies::cancelled_event_dropped(),
                 Disposition::Deliver | Disposition::Internal => {}
             }
-            if let (Some(end), Some(position)) = (end, position) {
-                settle(&history, channel, end, position);
+            if let (Some(history), Some(end), Some(position)) = (&history, end, position) {
+                settle(history, channel, end, position);
             }
             disposition == Disposition::Deliver
         });

@@ -147,6 +147,10 @@ impl TaskGuard {
         self.cancelled.cancelled().await;
     }
 
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
+    }
+
     /// Removes the generation, when its terminal event is decided. May be called again.
     pub fn remove(&self) {
         self.running.remove(self);

@@ -13,7 +13,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::RuntimeConfig;
 use super::client_limits::ClientLimits;
 use super::http::HttpFrontend;
-use crate::broker::{Broker, Publisher, WorkerHandle};
+use crate::broker::{Broker, Publisher, ThreadPublisher, WorkerHandle};
 use crate::control;
 use crate::generations::Generations;
 use crate::limits::{LeaseSet, RefusalDelays, SharedLimits, ThreadBudget};
@@ -134,7 +134,7 @@ impl Worker {
         let leases = LeaseSet::new(self.limits.clone());
         let reply_services = ReplyServices {
             broker: Rc::clone(&broker),
-            publisher: self.publisher.clone(),
+            publisher: ThreadPublisher::new(&self.publisher, &broker),
             generations: self.generations,
             control: self.control.clone(),
             limits: self.limits,

@@ -83,7 +83,7 @@ impl HttpFrontend {
             }
         };
         let config = self.services.config();
-        let upstreams = &config.upstreams;
+        let upstreams = config.upstreams.shared();
         let Some((name, pool)) =
             route.upstream.as_deref().and_then(|name| Some((name, upstreams.pool(name)?)))
         else {

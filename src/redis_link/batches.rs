@@ -30,20 +30,30 @@ impl Commands {
         if calls.is_empty() {
             return Ok(Vec::new());
         }
-        let mut known = redis::pipe();
-        known.ignore_errors();
+        let mut commands = redis::pipe();
         for call in calls {
-            known.invoke_script(call);
+            commands.invoke_script(call);
         }
-        let mut answers: Vec<RedisResult<T>> = self.pipeline(&known).await?;
+        self.evaluate_all(script, commands).await
+    }
+
+    /// Sends `calls`, which are `EVALSHA`s of `script`, in order. Loads the script if the server does not know it yet.
+    pub async fn evaluate_all<T: FromRedisValue>(
+        &self,
+        script: &Script,
+        mut calls: Pipeline,
+    ) -> Result<Answers<T>, RedisFailure> {
+        let mut answers: Vec<RedisResult<T>> = self.pipeline(calls.ignore_errors()).await?;
         // Only these have not run: another client may have removed or loaded the script in between.
         let unknown: Vec<_> =
             (0..answers.len()).filter(|at| is_unknown_script(&answers[*at])).collect();
         if !unknown.is_empty() {
             let mut again = redis::pipe();
             again.ignore_errors().load_script(script).ignore();
-            for at in &unknown {
-                again.invoke_script(&calls[*at]);
+            for (at, call) in calls.cmd_iter().enumerate() {
+                if unknown.contains(&at) {
+                    again.add_command(call.clone());
+                }
             }
             let repeated: Vec<RedisResult<T>> = self.pipeline(&again).await?;
             for (at, answer) in unknown.into_iter().zip(repeated) {

@@ -4,11 +4,11 @@
 //! Where all of that is in one Redis, it is asked for in one round trip; a message that waits for its turn, or for another
 //! relay of itself, asks step by step. Either way it ends at the first refusal, and what was granted before is given back.
 
-use super::deduplicate::{message_key, repeated};
+use super::deduplicate::{is_deduplicated, message_key, repeated};
 use super::history_mark::HistoryMark;
 use super::user_limits::usage_key;
 use super::{CheckedMessage, Refusal, RelayOutcome, Replies, Sender};
-use crate::config::Concurrent;
+use crate::config::{Concurrent, Route};
 use crate::generations::{Claim, ClaimRequest, DedupOutcome};
 use crate::limits::{self, Holder, Lease, LeaseKey, LeaseKind, LimitCheck, LimitName, Verdict};
 use crate::protocol::label_enum;
@@ -47,6 +47,19 @@ enum CheckKind {
     Rate,
 }
 
+impl Sender {
+    /// Whether the engine is asked for anything before this message is relayed, besides the mark of its reply.
+    pub(super) fn needs_admission(&self, message: &CheckedMessage) -> bool {
+        let Route { limits, generations, .. } = &*self.route;
+        let has_user_limits =
+            limits.generations_per_user.is_some() || limits.messages_per_user.is_some();
+        is_deduplicated(self, message)
+            || generations.concurrent != Concurrent::Parallel
+            || limits.usage_per_user.is_some()
+            || self.user_id.is_some() && has_user_limits
+    }
+}
+
 impl Replies {
     /// Claims the message and checks what its relay depends on. `mark` is that of its reply.
     pub(super) async fn admit(
@@ -55,7 +68,7 @@ impl Replies {
         message: &CheckedMessage,
         mark: &HistoryMark,
     ) -> Admitted {
-        // In a box, so that it takes no room in each message on the memory engine.
+        // In a box, so that it is not moved where it is not needed.
         if self.services.limits.commands().is_some()
             && let Some(admitted) = Box::pin(self.admit_at_once(sender, message, mark)).await
         {

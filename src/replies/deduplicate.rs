@@ -26,8 +26,10 @@ impl Replies {
     }
 
     /// Stores which task a claimed message became. `None` releases the claim, so that the message can be sent
-    /// again. Runs on a task of its own, so that the client's next message does not wait for it.
-    pub(super) fn settle_claim(&self, claim: Claim, task_id: Option<String>) {
+    /// again. A call of the engine is a task of its own, so that the client's next message does not wait for it.
+    pub(super) fn settle_claim(&self, claim: Claim, task_id: Option<&str>) {
+        let Err(claim) = claim.settle_at_once(task_id) else { return };
+        let task_id = task_id.map(str::to_owned);
         let tracked = self.services.shutdown.track();
         tokio::task::spawn_local(async move {
             match task_id {
@@ -39,10 +41,14 @@ impl Replies {
     }
 }
 
+/// Whether the message is recognised when it is sent again.
+pub(super) fn is_deduplicated(sender: &Sender, message: &CheckedMessage) -> bool {
+    message.id.is_some() && !sender.route.generations.dedup_ttl.is_zero()
+}
+
 /// The key by which a message is known; `None` if it is not deduplicated.
 pub(super) fn message_key(sender: &Sender, message: &CheckedMessage) -> Option<MessageKey> {
-    let is_remembered = !sender.route.generations.dedup_ttl.is_zero();
-    let id = message.id.as_deref().filter(|_| is_remembered)?;
+    let id = message.id.as_deref().filter(|_| is_deduplicated(sender, message))?;
     let scope = match &sender.user_id {
         Some(user) => IdScope::User(user),
         None => IdScope::Connection(sender.connection_id),

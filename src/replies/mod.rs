@@ -42,7 +42,7 @@ use std::time::Duration;
 
 use tokio_util::task::TaskTracker;
 
-use crate::broker::{Broker, History, Publisher};
+use crate::broker::{Broker, History, ThreadPublisher};
 use crate::control::Control;
 use crate::generations::Generations;
 use crate::limits::{LeaseSet, SharedLimits};
@@ -55,7 +55,7 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 /// The parts of the gateway that replies use.
 pub struct ReplyServices {
     pub broker: Rc<Broker>,
-    pub publisher: Publisher,
+    pub publisher: ThreadPublisher,
     pub generations: Generations,
     pub control: Control,
     pub limits: SharedLimits,

@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use super::history_mark::HistoryMark;
 use crate::broker::{
-    Cancellation, PublishError, PublishOnce, Published, Publisher, TerminalEvent, end_key,
+    Cancellation, PublishError, PublishOnce, Published, ReplyEvent, TerminalEvent, ThreadPublisher,
+    end_key,
 };
 use crate::generations::Task;
 use crate::protocol::{EventNames, cancelled};
@@ -22,7 +23,7 @@ const REMEMBERED: Duration = Duration::from_secs(120);
 
 /// Publishes the events of one generation, each once however often it has to be tried.
 pub(super) struct ReplyPublisher {
-    publisher: Publisher,
+    publisher: ThreadPublisher,
     task: Task,
     /// The number of events so far, without the terminal one.
     count: Cell<u64>,
@@ -31,7 +32,7 @@ pub(super) struct ReplyPublisher {
 }
 
 impl ReplyPublisher {
-    pub fn new(publisher: &Publisher, task: &Task) -> Self {
+    pub fn new(publisher: &ThreadPublisher, task: &Task) -> Self {
         Self {
             publisher: publisher.clone(),
             task: task.clone(),
@@ -44,10 +45,11 @@ impl ReplyPublisher {
     /// node: the event is not published then.
     pub async fn publish(&self, json: Bytes) -> Result<bool, PublishError> {
         self.count.set(self.count.get() + 1);
-        let key = self.task.id.to_string();
-        let unless = Some(self.end_key());
-        let once = PublishOnce { key, number: self.count.get(), ttl: REMEMBERED, unless };
-        Ok(!self.publish_once(&once, json).await?.refused)
+        let Task { channel, id } = &self.task;
+        let (number, ttl) = (self.count.get(), REMEMBERED);
+        let event = || ReplyEvent { task_id: id, number, ttl, json: json.clone() };
+        let published = self.retry(|| self.publisher.publish_event(channel, event())).await?;
+        Ok(!published.refused)
     }
 
     /// Publishes the terminal event. If several nodes end a generation at the same time, one of them does.
@@ -67,7 +69,7 @@ impl ReplyPublisher {
         cancellation: Option<Cancellation>,
     ) -> Result<(), PublishError> {
         let Task { channel, id } = &self.task;
-        let once = PublishOnce { key: self.end_key(), number: 1, ttl: REMEMBERED, unless: None };
+        let once = PublishOnce { key: end_key(id), number: 1, ttl: REMEMBERED, unless: None };
         let terminal = TerminalEvent { task_id: id.clone(), json, once, cancellation };
         let ended = self.retry(|| self.publisher.end_generation(channel, &terminal)).await?;
         self.has_removed_mark.set(!ended.duplicate && self.publisher.removes_marks());
@@ -80,18 +82,6 @@ impl ReplyPublisher {
             true => mark.leave_set(),
             false => mark.remove().await,
         }
-    }
-
-    fn end_key(&self) -> String {
-        end_key(&self.task.id)
-    }
-
-    async fn publish_once(
-        &self,
-        once: &PublishOnce,
-        json: Bytes,
-    ) -> Result<Published, PublishError> {
-        self.retry(|| self.publisher.publish(&self.task.channel, json.clone(), Some(once))).await
     }
 
     /// An attempt without an answer may have been published all the same; it is not published again.

@@ -2,11 +2,13 @@
 //! events, exactly one terminal event. It goes to the channel, not to the connection, and continues after
 //! the client has left, unless the upstream's `on_disconnect` says otherwise.
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use serde_json::value::RawValue;
 
 use super::attached::AttachGuard;
@@ -75,7 +77,8 @@ struct StreamedReply {
 }
 
 impl Replies {
-    /// Publishes a reply on a task of its own.
+    /// Publishes what is there of a reply already, and the rest on a task of its own. So the first events are ready when the
+    /// message is answered, and leave together with the answer.
     pub(super) fn publish_reply(
         self: &Rc<Self>,
         sender: &Sender,
@@ -107,10 +110,11 @@ impl Replies {
             }
             None => reply_record,
         };
-        let record = GenerationRecord {
+        let record = || GenerationRecord {
             post: reply_record.post_record(),
             ..generation_record(sender, true, lease.as_ref(), turn.as_ref())
         };
+        let entry = generations.ledger.enter(guard.task(), record);
         let streamed = StreamedReply {
             replies: Rc::clone(self),
             publisher: ReplyPublisher::new(&self.services.publisher, guard.task()),
@@ -121,7 +125,7 @@ impl Replies {
             context,
             reply_record,
             mark,
-            entry: generations.ledger.enter(guard.task(), record),
+            entry,
             guard,
             _attached: attached,
             _lease: lease,
@@ -129,11 +133,15 @@ impl Replies {
         };
         let (replies, tracked) = (Rc::clone(self), self.services.shutdown.track());
         // In a box, because a task moves its future several times.
-        tokio::task::spawn_local(Box::pin(async move {
+        let mut publishing = Box::pin(async move {
             streamed.run(reply).await;
             replies.flush_when_draining().await;
             drop(tracked);
-        }));
+        });
+        if (&mut publishing).now_or_never().is_none() {
+            // The task polls it again, and is the one that is woken.
+            tokio::task::spawn_local(publishing);
+        }
     }
 }
 
@@ -171,8 +179,10 @@ impl StreamedReply {
         }
         // On a route that does not list it, `complete` is an event like others, but the gateway adds no second one.
         let mut is_complete = false;
+        // One for all events: it counts from the beginning of the drain, not from the last of them.
+        let mut drain = pin!(self.drain_deadline());
         loop {
-            let event = match self.next(&mut reply).await {
+            let event = match self.next(&mut reply, drain.as_mut()).await {
                 Next::Event(event) => event,
                 Next::End => break,
                 Next::Broken(_) if is_complete => break,
@@ -295,8 +305,21 @@ impl StreamedReply {
         (name, json)
     }
 
-    async fn next(&self, reply: &mut Reply) -> Next {
+    async fn next(&self, reply: &mut Reply, mut drain: Pin<&mut impl Future<Output = ()>>) -> Next {
+        const STOPPING: Next = Next::Broken(ReplyBroken::Refused("the gateway is stopping"));
+        if self.guard.is_cancelled() {
+            return Next::Cancelled;
+        }
+        if self.entry.is_taken() {
+            return Next::TakenOver;
+        }
+        let is_draining = self.replies.services.shutdown.is_draining();
+        if is_draining && drain.as_mut().now_or_never().is_some() {
+            return STOPPING;
+        }
+        // What is there already is taken without waiting for any of the others.
         tokio::select! {
+            biased;
             event = reply.next() => match event {
                 Some(Ok(event)) => Next::Event(event),
                 Some(Err(broken)) => Next::Broken(broken),
@@ -304,9 +327,7 @@ impl StreamedReply {
             },
             () = self.guard.cancelled() => Next::Cancelled,
             () = self.entry.taken() => Next::TakenOver,
-            () = self.drain_deadline() => {
-                Next::Broken(ReplyBroken::Refused("the gateway is stopping"))
-            }
+            () = drain => STOPPING,
         }
     }
 

@@ -59,8 +59,9 @@ impl Replies {
     pub(super) async fn release(&self, leases: [Option<Lease>; 2]) {
         if leases.iter().any(Option::is_some) {
             drop(leases);
-            // What is not released in time is released later.
-            let _ = tokio::time::timeout(RELEASE_TIMEOUT, self.services.leases.flush()).await;
+            // In a box, because most messages hold none. What is not released in time is released later.
+            let flush = tokio::time::timeout(RELEASE_TIMEOUT, self.services.leases.flush());
+            let _ = Box::pin(flush).await;
         }
     }
 

@@ -65,7 +65,7 @@ impl Replies {
             return mark.leave_set();
         };
         guard.follow(tracked.activity());
-        let record = generation_record(sender, false, lease.as_ref(), turn.as_ref());
+        let record = || generation_record(sender, false, lease.as_ref(), turn.as_ref());
         let entry = generations.ledger.enter(guard.task(), record);
         let duration = sender.route.generations.max_duration;
         let queue = Some(Rc::new(QueueContext::of(sender)));

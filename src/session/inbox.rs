@@ -104,13 +104,20 @@ impl Session {
     /// Answers a message. Publications that were held back for it follow the answer.
     fn answer(&self, sender: &Sender, id: Option<&str>, outcome: RelayOutcome) {
         match outcome {
-            RelayOutcome::Queued { task_id, hold } => {
-                self.send_queued(sender, |event| task_queued(event, &task_id, id));
+            RelayOutcome::Queued { task_id, is_streamed, hold } => {
+                let json = self.queued(sender, |event| task_queued(event, &task_id, id));
+                // The first events of a streamed reply are often there already.
+                match is_streamed {
+                    true => self.send_event_with_next(&json),
+                    false => self.send_event(&json),
+                }
                 drop(hold);
             }
             RelayOutcome::Duplicate { task_id } => {
                 let id = id.unwrap_or_default();
-                self.send_queued(sender, |event| task_queued_before(event, &task_id, id));
+                self.send_event(
+                    &self.queued(sender, |event| task_queued_before(event, &task_id, id)),
+                );
             }
             RelayOutcome::Refused(refusal) => self.refuse(&refusal.event().id(id)),
             RelayOutcome::Failed { error, hold } => {
@@ -122,10 +129,10 @@ impl Session {
     }
 
     /// The upstream decides what the event is called.
-    fn send_queued(&self, sender: &Sender, json: impl FnOnce(&str) -> String) {
+    fn queued(&self, sender: &Sender, json: impl FnOnce(&str) -> String) -> String {
         let config = self.services.config();
         let upstream = sender.route.upstream.as_deref().unwrap_or_default();
-        self.send_event(&json(config.upstreams.queued_event(upstream, &sender.channel)));
+        json(config.upstreams.queued_event(upstream, &sender.channel))
     }
 
     /// This client as the sender of a message. `None` if it has no channel, to which a reply could go.

@@ -37,6 +37,7 @@ pub use presence::Presence;
 pub use registry::SessionRegistry;
 pub use services::Services;
 
+use std::borrow::Cow;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -130,10 +131,21 @@ impl Session {
 
     /// Sends an event of the gateway's own, to this connection alone.
     fn send_event(&self, json: &str) {
-        if self.client.route.borrow().timestamps {
-            self.socket.send_text(&with_timestamp(json, &clock::now_rfc3339()));
-        } else {
-            self.socket.send_text(json);
+        self.socket.send_text(&self.stamp(json));
+    }
+
+    /// Sends an event together with what is published to this client in the same moment.
+    fn send_event_with_next(&self, json: &str) {
+        if self.socket.send_text_with_next(&self.stamp(json)) {
+            self.services.broker.write_soon(&self.socket);
+        }
+    }
+
+    /// Adds the time to an event, on a route whose events have it.
+    fn stamp<'a>(&self, json: &'a str) -> Cow<'a, str> {
+        match self.client.route.borrow().timestamps {
+            true => with_timestamp(json, &clock::now_rfc3339()).into(),
+            false => json.into(),
         }
     }
 

@@ -213,6 +213,18 @@ impl Socket {
         }
     }
 
+    /// Sends one of the gateway's own frames with what follows it, see [`Socket::send_with_next`]. Returns whether the
+    /// caller has to see to it that [`Socket::send_waiting`] is called soon: behind what the kernel has not taken, the
+    /// frame is queued like any other.
+    pub fn send_text_with_next(&self, text: &str) -> bool {
+        let is_first = self.is_open() && self.outbox.borrow().is_empty();
+        match is_first {
+            true => self.send_with_next(frame::text(text)),
+            false => self.send_text(text),
+        }
+        is_first
+    }
+
     /// Sends what waits, as far as the kernel takes it.
     pub fn send_waiting(&self) {
         if !self.outbox.borrow().is_empty() && !self.is_broken.get() {
@@ -240,6 +252,32 @@ impl Socket {
                 Err(())
             }
         }
+    }
+
+    /// Makes one write of what waits and, behind it, `bytes`. Returns how many of `bytes` the kernel took.
+    fn write_behind(&self, bytes: &[u8]) -> Result<usize, ()> {
+        let waker = self.waker.borrow();
+        let mut cx = Context::from_waker(&waker);
+        let mut outbox = self.outbox.borrow_mut();
+        match outbox.poll_write_with(&mut *self.stream.borrow_mut(), &mut cx, bytes) {
+            Poll::Ready(Ok(written)) => {
+                if outbox.is_empty() {
+                    outbox.wake_waiting();
+                }
+                Ok(written)
+            }
+            Poll::Pending => Ok(0),
+            Poll::Ready(Err(_)) => {
+                drop(outbox);
+                self.abort();
+                Err(())
+            }
+        }
+    }
+
+    /// Whether the kernel has not taken everything at the last attempt.
+    fn is_blocked(&self) -> bool {
+        self.blocked_since.get() != 0
     }
 
     /// Writes the outbox, as far as the kernel takes it.

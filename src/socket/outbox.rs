@@ -276,6 +276,40 @@ impl Outbox {
         Poll::Ready(Ok(()))
     }
 
+    /// Makes one write of what waits and, behind it, `more`, which is not queued. Returns how many bytes of `more` the
+    /// stream took.
+    pub fn poll_write_with<S: AsyncWrite + Unpin>(
+        &mut self,
+        stream: &mut S,
+        cx: &mut Context<'_>,
+        more: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let Some(queue) = self.queue.as_mut().filter(|queue| queue.rest.len() < MAX_SLICES - 1)
+        else {
+            return Poll::Pending;
+        };
+        let mut slices = [IoSlice::new(&[]); MAX_SLICES];
+        let (mut used, mut waiting) = (0, 0);
+        for frame in queue.first.iter().chain(&queue.rest) {
+            slices[used] = IoSlice::new(frame);
+            used += 1;
+            waiting += frame.len();
+        }
+        slices[used] = IoSlice::new(more);
+        match Pin::new(stream).poll_write_vectored(cx, &slices[..=used]) {
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            Poll::Ready(Ok(written)) => {
+                queue.advance(written.min(waiting));
+                if queue.first.is_none() {
+                    queue.rest = VecDeque::new();
+                }
+                Poll::Ready(Ok(written.saturating_sub(waiting)))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
     /// Wakes the task of `waker` when nothing is left to be written, or earlier.
     pub fn wake_when_empty(&mut self, waker: &Waker) {
         let wakers = &mut self.queue().drain_wakers;

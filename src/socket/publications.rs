@@ -31,7 +31,7 @@ impl Socket {
 
     pub(super) fn release(&self) {
         let held = self.outbox.borrow_mut().release();
-        if !self.is_open() {
+        if held.is_empty() || !self.is_open() {
             return;
         }
         for publication in held {
@@ -119,18 +119,21 @@ impl Socket {
     }
 
     fn deliver_all(&self, frames: &[Delivery], joined: &[u8]) -> bool {
-        let is_direct = {
+        let (is_empty, is_held) = {
             let outbox = self.outbox.borrow();
-            outbox.is_empty() && !outbox.is_held()
+            (outbox.is_empty(), outbox.is_held())
         };
-        let written = if is_direct {
-            match self.write_now(joined) {
-                Ok(written) if written == joined.len() => return true,
-                Ok(written) => written,
-                Err(()) => return false,
-            }
-        } else {
-            0
+        // What waits although the kernel has refused nothing waits for the next frame.
+        let is_direct = !is_held && (is_empty || !self.is_blocked());
+        let written = match is_direct {
+            true if is_empty => self.write_now(joined),
+            true => self.write_behind(joined),
+            false => Ok(0),
+        };
+        let written = match written {
+            Ok(written) if written == joined.len() => return true,
+            Ok(written) => written,
+            Err(()) => return false,
         };
         let pushed = push_from(&mut self.outbox.borrow_mut(), frames, written);
         match pushed {

@@ -244,3 +244,58 @@ async fn frames_that_are_not_taken_at_once_stay_whole_and_all_who_wait_for_them_
     })
     .await;
 }
+
+/// In one write if the stream takes it, and in order if it takes less.
+#[tokio::test(flavor = "current_thread")]
+async fn a_frame_leaves_with_the_publications_that_follow_it() {
+    for room in 1..60 {
+        local(async {
+            let (ours, mut peer) = duplex(room);
+            let queue = SendQueue { messages: 10, bytes: 1000 };
+            let socket = Rc::new(Socket::new(ByteStream::Memory(ours), 1000, queue));
+            let driving = drive(&socket);
+            tokio::task::yield_now().await;
+            assert!(socket.send_text_with_next("queued"));
+            assert_eq!(socket.queued_bytes(), 8, "nothing is written yet");
+            let (events, joined) = frames(&["begun", "chunk", "complete"]);
+            assert!(socket.deliver(&events, &joined));
+            let all = 8 + joined.len();
+            assert_eq!(socket.queued_bytes(), all.saturating_sub(room));
+            // Behind what the kernel does not take it is queued like any other.
+            if room < all {
+                assert!(!socket.send_text_with_next("next"));
+            }
+            socket.close(CloseReason::Restarting);
+            peer.write_all(&[0x88, 0x80, 0, 0, 0, 0]).await.unwrap();
+            let expected: &[_] = match room < all {
+                true => &["queued", "begun", "chunk", "complete", "next"],
+                false => &["queued", "begun", "chunk", "complete"],
+            };
+            assert_eq!(texts(&read_all(&mut peer).await), expected);
+            drop(peer);
+            driving.await.unwrap();
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_frame_that_nothing_follows_is_sent_by_itself() {
+    local(async {
+        let (socket, mut peer) = pair(100);
+        let hold = socket.hold();
+        assert!(socket.send_text_with_next("queued"));
+        drop(hold);
+        assert_eq!(
+            socket.queued_bytes(),
+            8,
+            "the end of a hold without publications writes nothing"
+        );
+        socket.send_waiting();
+        assert_eq!(socket.queued_bytes(), 0);
+        let mut frame = [0; 8];
+        peer.read_exact(&mut frame).await.unwrap();
+        assert_eq!(&frame[2..], b"queued");
+    })
+    .await;
+}

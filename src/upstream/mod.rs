@@ -6,11 +6,12 @@
 //! that waits for an upstream has a deadline, and everything in flight holds a permit of its limit.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Uri;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
 use crate::config::{self, OnDisconnect, UpstreamKind};
 use crate::http_client::{self, ExchangeClient, HttpClient};
@@ -33,6 +34,7 @@ mod kept;
 mod message;
 mod ndjson;
 mod on_complete;
+mod outgoing;
 mod own_events;
 mod payload;
 mod plain_request;
@@ -61,6 +63,7 @@ pub use kept::{KeptShare, kept_bytes};
 use message::user_in_template;
 pub use message::{Limited, Message, QueueState, RelayError, SocketRequest};
 pub use on_complete::ReplyPoster;
+use outgoing::{Outgoing, Written};
 pub use plain_request::{PlainRequest, RequestEnd};
 pub use pool::{BalanceKey, Pool, ReplicaLoad};
 pub use reply::{Accepted, Reply, ReplyBroken, ReplyEvent, ReplySource};
@@ -80,11 +83,13 @@ pub use websocket::{
 pub struct Upstreams {
     shared: SharedUpstreams,
     /// The clients of the HTTP upstreams, by the names of `shared`.
-    clients: Arc<BTreeMap<String, ExchangeClient>>,
+    clients: Rc<BTreeMap<String, ExchangeClient>>,
     /// The clients by which sockets are opened at the WebSocket upstreams, in the same way.
-    opening: Arc<BTreeMap<String, HttpClient>>,
+    opening: Rc<BTreeMap<String, HttpClient>>,
     /// The clients by which ended replies are posted, in the same way.
-    posting: Arc<BTreeMap<String, HttpClient>>,
+    posting: Rc<BTreeMap<String, HttpClient>>,
+    /// The messages that go to the queues, in the same way.
+    outgoing: Rc<BTreeMap<String, Rc<Outgoing>>>,
 }
 
 impl Upstreams {
@@ -113,12 +118,22 @@ impl Upstreams {
             _ => None,
         };
         let posting = |upstream: &Upstream| Some(upstream.on_complete.as_ref()?.client());
+        let outgoing = |upstream: &Upstream| match &upstream.transport {
+            Transport::Queue(_) | Transport::Celery(_) => Some(Rc::default()),
+            Transport::Http(_) => None,
+        };
         Self {
             shared: shared.clone(),
             clients: each(shared, previous.map(|it| (&it.shared, &*it.clients)), client),
             opening: each(shared, previous.map(|it| (&it.shared, &*it.opening)), opening),
             posting: each(shared, previous.map(|it| (&it.shared, &*it.posting)), posting),
+            outgoing: each(shared, previous.map(|it| (&it.shared, &*it.outgoing)), outgoing),
         }
+    }
+
+    /// The part that all threads share.
+    pub fn shared(&self) -> &SharedUpstreams {
+        &self.shared
     }
 
     /// `None` = no upstream has this name.
@@ -168,19 +183,24 @@ impl Upstreams {
         let Some(upstream) = self.shared.get(name) else {
             return Err(RelayError::Unavailable);
         };
-        // What is sent to a queue is in a box, because it is larger than a request, which would be moved with its size.
-        match (&upstream.config.kind, self.clients.get(name), &upstream.transport) {
-            (UpstreamKind::Http(config), Some(client), _) => {
-                relay_http(upstream, config, client, message).await
+        // Requests and tasks are in boxes, so that a message to another queue has no room for them.
+        let outgoing = || self.outgoing.get(name).ok_or(RelayError::Unavailable);
+        match (&upstream.config.kind, &upstream.transport) {
+            (UpstreamKind::Http(config), _) => {
+                let client = self.clients.get(name).ok_or(RelayError::Unavailable)?;
+                Box::pin(relay_http(upstream, config, client, message)).await
             }
-            (UpstreamKind::Celery(config), _, Transport::Celery(celery)) => {
-                Box::pin(relay_task(upstream, config, celery, message)).await
+            (UpstreamKind::Celery(config), Transport::Celery(celery)) => {
+                Box::pin(relay_task(upstream, config, celery, outgoing()?, message)).await
             }
-            (UpstreamKind::RedisStream(config), _, Transport::Queue(queue)) => {
-                Box::pin(enqueue(upstream, message, queue.add_to_stream(config, message))).await
-            }
-            (UpstreamKind::RedisList(config), _, Transport::Queue(queue)) => {
-                Box::pin(enqueue(upstream, message, queue.push_to_list(config, message))).await
+            (
+                UpstreamKind::RedisStream(config) | UpstreamKind::RedisList(config),
+                Transport::Queue(queue),
+            ) => {
+                let outgoing = outgoing()?;
+                let deadline = deadline_after(upstream.config.timeout);
+                let add = || queue.add(outgoing, config, message, deadline).finish();
+                enqueue(upstream, message, add).await
             }
             _ => Err(RelayError::Unavailable),
         }
@@ -248,7 +268,7 @@ fn each<T: Clone>(
     shared: &SharedUpstreams,
     previous: Option<(&SharedUpstreams, &BTreeMap<String, T>)>,
     make: impl Fn(&Upstream) -> Option<T>,
-) -> Arc<BTreeMap<String, T>> {
+) -> Rc<BTreeMap<String, T>> {
     let made = |(name, upstream): (&String, &Arc<Upstream>)| {
         let unchanged = previous.and_then(|(shared, made)| {
             let is_same = Arc::ptr_eq(shared.get(name)?, upstream);
@@ -256,7 +276,7 @@ fn each<T: Clone>(
         });
         Some((name.clone(), unchanged.or_else(|| make(upstream))?))
     };
-    Arc::new(shared.iter().filter_map(made).collect())
+    Rc::new(shared.iter().filter_map(made).collect())
 }
 
 /// The time to connect to one replica, so that all can be tried within the upstream's timeout.
@@ -299,6 +319,7 @@ async fn relay_task(
     upstream: &Upstream,
     config: &config::CeleryUpstream,
     celery: &Celery,
+    outgoing: &Outgoing,
     message: &Message,
 ) -> Result<Accepted, RelayError> {
     // A message that cannot become a task is not a failure of the broker, so that it does not reach the
@@ -307,7 +328,8 @@ async fn relay_task(
         let metrics = &upstream.gate.metrics;
         metrics.request_not_sent(message.log_fields(), RequestOutcome::Rejected);
     })?;
-    enqueue(upstream, message, celery.push(config, element)).await
+    let deadline = deadline_after(upstream.config.timeout);
+    enqueue(upstream, message, || celery.push(outgoing, element, deadline)).await
 }
 
 fn finish_http(
@@ -333,22 +355,20 @@ fn finish_http(
     }
 }
 
-async fn enqueue(
+async fn enqueue<F: Future<Output = Written>>(
     upstream: &Upstream,
     message: &Message,
-    adding: impl Future<Output = Result<(), (RelayError, String)>>,
+    add: impl FnOnce() -> F,
 ) -> Result<Accepted, RelayError> {
     let Upstream { gate, .. } = upstream;
     let task = gate.enter_queue(message.log_fields(), &message.sender)?;
     let pending = gate.enter(message.log_fields(), &message.sender)?;
-    let deadline = deadline_after(upstream.config.timeout);
-    match timeout_at(deadline, adding).await {
-        Ok(Ok(())) => {
+    match add().await {
+        Ok(()) => {
             pending.accept(RequestOutcome::Taken);
             Ok(Accepted { task_id: message.task_id.clone(), reply: ReplySource::Worker, task })
         }
-        Ok(Err((error, reason))) => Err(pending.refuse(error, &reason)),
-        Err(_) => Err(pending.refuse(RelayError::TimedOut, NO_RESPONSE)),
+        Err((error, reason)) => Err(pending.refuse(error, &reason)),
     }
 }
 

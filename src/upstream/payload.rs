@@ -33,8 +33,14 @@ struct User<'a> {
     name: Option<&'a str>,
 }
 
-/// `Err` says what could not be serialized; no message is known to cause it.
 pub(super) fn json(message: &Message) -> Result<Vec<u8>, String> {
+    let mut json = Vec::new();
+    write_json(&mut json, message)?;
+    Ok(json)
+}
+
+/// Appends to `json`. `Err` says what could not be serialized; no message is known to cause it.
+pub(super) fn write_json(json: &mut Vec<u8>, message: &Message) -> Result<(), String> {
     let name = message.username.as_deref();
     let payload = Payload {
         message: &message.text,
@@ -48,9 +54,7 @@ pub(super) fn json(message: &Message) -> Result<Vec<u8>, String> {
         task_id: &message.task_id,
         traceparent: message.trace.of_own_span(),
     };
-    let mut json =
-        Vec::with_capacity(payload.message.len() + payload.data.get().len() + OTHER_BYTES);
-    serde_json::to_writer(&mut json, &payload)
-        .map_err(|error| format!("the message cannot be written as JSON: {error}"))?;
-    Ok(json)
+    json.reserve(payload.message.len() + payload.data.get().len() + OTHER_BYTES);
+    serde_json::to_writer(json, &payload)
+        .map_err(|error| format!("the message cannot be written as JSON: {error}"))
 }

@@ -1,10 +1,13 @@
 //! Relays messages as entries of a Redis stream or list, from which workers take them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use redis::Script;
+use redis::{Pipeline, Script};
+use tokio::time::Instant;
 
 use super::message::user_in_template;
+use super::outgoing::{NotQueued, Outgoing, Run, Sending, Written, all_failed};
 use super::{Message, QueueState, RelayError, payload};
 use crate::config::{self, EngineKind};
 use crate::protocol::TemplateContext;
@@ -14,12 +17,14 @@ use crate::shutdown::Shutdown;
 /// The field of a stream entry that contains the JSON.
 const FIELD: &str = "message";
 
-/// Returns 0 if the list is full. The check and the push are one script, so that several gateways keep to
-/// one limit.
-pub(super) const PUSH: &str = "\
-local max = tonumber(ARGV[2])
-if max > 0 and redis.call('LLEN', KEYS[1]) >= max then return 0 end
-return redis.call('LPUSH', KEYS[1], ARGV[1])";
+/// Adds messages to a list until it is full, in order, and returns how many. The check and the push are one script, so that several
+/// gateways keep to one limit.
+const PUSH: &str = "\
+local max, count = tonumber(ARGV[1]), #ARGV - 1
+if max > 0 then count = math.min(count, max - redis.call('LLEN', KEYS[1])) end
+if count <= 0 then return 0 end
+redis.call('LPUSH', KEYS[1], unpack(ARGV, 2, count + 1))
+return count";
 
 /// What a queue is in Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,10 +33,88 @@ pub(super) enum QueueKind {
     List,
 }
 
-/// The connection of one upstream's queues, shared by all threads.
-pub(super) struct Queue {
+/// Writes messages into lists or streams of one Redis. Shared by all threads.
+pub(super) struct QueueWriter {
     commands: Commands,
     push: Script,
+    kind: QueueKind,
+    /// See [`config::RedisQueue::max_len`].
+    max_len: u64,
+}
+
+impl QueueWriter {
+    pub fn new(commands: Commands, kind: QueueKind, max_len: u64) -> Self {
+        Self { commands, push: Script::new(PUSH), kind, max_len }
+    }
+
+    /// What writing to keys like `key` needs.
+    pub fn needs(kind: QueueKind, needs: Needs, key: &str) -> Needs {
+        match kind {
+            QueueKind::Stream => needs.command("XADD", key),
+            QueueKind::List => needs.script(PUSH, key, ""),
+        }
+    }
+
+    /// Writes all runs in one round trip, and returns what became of each message, in order.
+    pub async fn write(&self, runs: &[Run]) -> Vec<Written> {
+        match self.kind {
+            QueueKind::Stream => self.add_to_streams(runs).await,
+            QueueKind::List => self.push_to_lists(runs).await,
+        }
+    }
+
+    /// Adds to streams with `XADD key MAXLEN ~ n * message <json>`, which drops the oldest entries.
+    async fn add_to_streams(&self, runs: &[Run]) -> Vec<Written> {
+        let mut pipeline = redis::pipe();
+        for run in runs {
+            for json in run.messages() {
+                let add = pipeline.cmd("XADD").arg(&run.key);
+                if self.max_len > 0 {
+                    add.arg("MAXLEN").arg("~").arg(self.max_len);
+                }
+                add.arg("*").arg(FIELD).arg(json);
+            }
+        }
+        match self.commands.query_each::<String>(pipeline).await {
+            Ok(answers) => {
+                answers.into_iter().map(|answer| answer.map(drop).map_err(failed)).collect()
+            }
+            Err(failure) => all_failed(runs, failed(failure)),
+        }
+    }
+
+    /// Adds to lists with `LPUSH`, for workers that use `BRPOP`. A full list takes no more.
+    async fn push_to_lists(&self, runs: &[Run]) -> Vec<Written> {
+        let mut calls = Pipeline::with_capacity(runs.len());
+        for run in runs {
+            let call = calls.cmd("EVALSHA").arg(self.push.get_hash()).arg(1);
+            call.arg(&run.key).arg(self.max_len);
+            run.messages().for_each(|json| {
+                call.arg(json);
+            });
+        }
+        let answers = match self.commands.evaluate_all::<usize>(&self.push, calls).await {
+            Ok(answers) => answers,
+            Err(failure) => return all_failed(runs, failed(failure)),
+        };
+        let mut written = Vec::new();
+        for (run, answer) in runs.iter().zip(answers) {
+            let answer = answer.map_err(failed);
+            written.extend((0..run.messages().len()).map(|number| match &answer {
+                Ok(count) if number < *count => Ok(()),
+                Ok(_) => Err((RelayError::Busy, "the list is full".to_owned())),
+                Err(failure) => Err(failure.clone()),
+            }));
+        }
+        written
+    }
+}
+
+/// The connection of one upstream's queues, shared by all threads.
+pub(super) struct Queue {
+    writer: QueueWriter,
+    /// The key, if it is the same for all messages.
+    fixed_key: Option<Box<str>>,
     /// The key prefix and channel of cancelled tasks, `<prefix>cancel`; `None` = the queue is in the engine's
     /// Redis, where the engine publishes them.
     cancels: Option<String>,
@@ -54,52 +137,34 @@ impl Queue {
         let cancels = (!is_engine).then(|| format!("{}cancel", engine.key_prefix()));
         let commands = Commands::start(url, &format!("upstream.{upstream}"), shutdown)?;
         let key = queue.key.example();
-        let mut needs = match kind {
-            QueueKind::Stream => Needs::default().command("XADD", &key),
-            QueueKind::List => Needs::default().script(PUSH, &key, ""),
-        };
+        let mut needs = QueueWriter::needs(kind, Needs::default(), &key);
         if let Some(cancels) = &cancels {
             needs = needs.command("SET", &format!("{cancels}:0")).command("PUBLISH", cancels);
         }
         commands.declare("queue", needs);
-        Ok(Self { commands, push: Script::new(PUSH), cancels })
+        let is_fixed = queue.key.names().next().is_none();
+        let fixed_key = is_fixed.then(|| queue.key.as_str().into());
+        Ok(Self { writer: QueueWriter::new(commands, kind, queue.max_len), fixed_key, cancels })
     }
 
     /// Whether the Redis of the queue can be reached and accepts messages; `Err` says why not.
     pub fn check(&self) -> Result<(), String> {
-        self.commands.check()
+        self.writer.commands.check()
     }
 
-    /// Adds to a stream with `XADD key MAXLEN ~ n * message <json>`, which drops the oldest entries.
-    pub async fn add_to_stream(
-        &self,
+    /// Adds a message, together with others of the thread. A full list is `Busy`.
+    pub fn add<'a>(
+        &'a self,
+        outgoing: &'a Outgoing,
         config: &config::RedisQueue,
         message: &Message,
-    ) -> Result<(), (RelayError, String)> {
-        let json = payload::json(message).map_err(unavailable)?;
-        let mut add = redis::cmd("XADD");
-        add.arg(key(config, message));
-        if config.max_len > 0 {
-            add.arg("MAXLEN").arg("~").arg(config.max_len);
-        }
-        add.arg("*").arg(FIELD).arg(json);
-        self.commands.query::<String>(&add).await.map_err(failed)?;
-        Ok(())
-    }
-
-    /// Adds to a list with `LPUSH`, for workers that use `BRPOP`. A full list is `Busy`.
-    pub async fn push_to_list(
-        &self,
-        config: &config::RedisQueue,
-        message: &Message,
-    ) -> Result<(), (RelayError, String)> {
-        let json = payload::json(message).map_err(unavailable)?;
-        let mut push = self.push.prepare_invoke();
-        push.key(key(config, message)).arg(json).arg(config.max_len);
-        match self.commands.invoke::<u64>(&push).await.map_err(failed)? {
-            0 => Err((RelayError::Busy, "the list is full".to_owned())),
-            _ => Ok(()),
-        }
+        deadline: Instant,
+    ) -> Sending<'a> {
+        let key = match &self.fixed_key {
+            Some(key) => Cow::Borrowed(&**key),
+            None => Cow::Owned(key(config, message)),
+        };
+        outgoing.send(&self.writer, key, deadline, |json| payload::write_json(json, message))
     }
 
     /// Returns the length of a list, or of a stream and the number of its consumer groups.
@@ -111,12 +176,14 @@ impl Queue {
     ) -> Option<QueueState> {
         let queue = config.key.fill(context);
         let mut length = redis::cmd(if is_stream { "XLEN" } else { "LLEN" });
-        let waiting = self.commands.query(length.arg(&queue)).await.ok()?;
+        let waiting = self.writer.commands.query(length.arg(&queue)).await.ok()?;
         let consumers = match is_stream {
             true => {
                 let mut groups = redis::cmd("XINFO");
-                let groups =
-                    self.commands.query::<Vec<redis::Value>>(groups.arg("GROUPS").arg(&queue));
+                let groups = self
+                    .writer
+                    .commands
+                    .query::<Vec<redis::Value>>(groups.arg("GROUPS").arg(&queue));
                 groups.await.ok().map(|groups| groups.len() as u64)
             }
             false => None,
@@ -132,12 +199,12 @@ impl Queue {
         pipeline.cmd("SET").arg(format!("{cancels}:{task_id}")).arg(1);
         pipeline.arg("EX").arg(ttl.as_secs().max(1)).ignore();
         pipeline.cmd("PUBLISH").arg(cancels).arg(task_id).ignore();
-        self.commands.pipeline::<()>(&pipeline).await.is_ok()
+        self.writer.commands.pipeline::<()>(&pipeline).await.is_ok()
     }
 
     #[cfg(test)]
     pub fn commands(&self) -> &Commands {
-        &self.commands
+        &self.writer.commands
     }
 }
 
@@ -149,15 +216,11 @@ fn key(config: &config::RedisQueue, message: &Message) -> String {
 
 /// What a failure of Redis means for the message. A key that holds something else is the fault of the names in it, which
 /// a client may have chosen.
-pub(super) fn failed(failure: RedisFailure) -> (RelayError, String) {
+fn failed(failure: RedisFailure) -> NotQueued {
     let error = match &failure {
         RedisFailure::Refused(error) if error.code() == Some("WRONGTYPE") => RelayError::Failed,
         RedisFailure::Refused(_) => RelayError::Unavailable,
         RedisFailure::Unavailable => RelayError::Unreachable,
     };
     (error, failure.to_string())
-}
-
-fn unavailable(reason: String) -> (RelayError, String) {
-    (RelayError::Unavailable, reason)
 }

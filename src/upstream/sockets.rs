@@ -5,8 +5,8 @@ use hyper::{HeaderMap, Uri};
 use tokio::time::timeout_at;
 
 use super::{
-    ClientHandshake, NO_RESPONSE, PassRefusal, PassedUpstream, Pool, RelayError, SocketRequest,
-    UNFIT_FOR_URL, UpstreamSocket, Upstreams, deadline_after, websocket,
+    ClientHandshake, NO_RESPONSE, PassRefusal, PassedUpstream, Pool, RelayError, SharedUpstreams,
+    SocketRequest, UNFIT_FOR_URL, UpstreamSocket, Upstreams, deadline_after, websocket,
 };
 use crate::config::UpstreamKind;
 use crate::telemetry::upstreams::RequestOutcome;
@@ -55,28 +55,6 @@ impl Upstreams {
         }
     }
 
-    /// Returns the replicas of an upstream for clients' requests that are no handshakes.
-    pub fn pool(&self, name: &str) -> Option<&Pool> {
-        self.shared.get(name).map(|upstream| &upstream.gate.pool)
-    }
-
-    /// Returns the URL of a replica of a WebSocket upstream for a client's request that is no handshake, and the headers
-    /// that the gateway sets on it. `None` = a value has no place in the URL.
-    pub fn request_head(
-        &self,
-        name: &str,
-        replica: usize,
-        request: &SocketRequest<'_>,
-        handshake: &ClientHandshake,
-    ) -> Option<(Uri, HeaderMap)> {
-        match &self.shared.get(name)?.config.kind {
-            UpstreamKind::WebSocket(config) => {
-                websocket::request_head(config.urls.get(replica)?, request, handshake)
-            }
-            _ => None,
-        }
-    }
-
     /// Carries whole messages over a socket that the upstream called `name` has opened.
     pub fn relay_messages(
         &self,
@@ -108,5 +86,29 @@ impl Upstreams {
         })?;
         let deadline = deadline_after(upstream.config.timeout);
         websocket::pass(client, &config.urls, request, handshake, pending, deadline).await
+    }
+}
+
+impl SharedUpstreams {
+    /// Returns the replicas of an upstream for clients' requests that are no handshakes.
+    pub fn pool(&self, name: &str) -> Option<&Pool> {
+        self.get(name).map(|upstream| &upstream.gate.pool)
+    }
+
+    /// Returns the URL of a replica of a WebSocket upstream for a client's request that is no handshake, and the headers
+    /// that the gateway sets on it. `None` = a value has no place in the URL.
+    pub fn request_head(
+        &self,
+        name: &str,
+        replica: usize,
+        request: &SocketRequest<'_>,
+        handshake: &ClientHandshake,
+    ) -> Option<(Uri, HeaderMap)> {
+        match &self.get(name)?.config.kind {
+            UpstreamKind::WebSocket(config) => {
+                websocket::request_head(config.urls.get(replica)?, request, handshake)
+            }
+            _ => None,
+        }
     }
 }

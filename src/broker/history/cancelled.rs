@@ -20,6 +20,11 @@ impl CancelledChannels {
         Self { began: Instant::now(), channels: HashMap::new() }
     }
 
+    /// Whether tasks of the channel were cancelled lately.
+    pub fn has_any(&self, channel: &ChannelName) -> bool {
+        !self.channels.is_empty() && self.channels.contains_key(channel)
+    }
+
     /// Whether a new publication belongs to a cancelled task of its channel.
     pub fn covers(&mut self, channel: &ChannelName, json: &[u8], now: Instant) -> bool {
         let now = now - self.began;

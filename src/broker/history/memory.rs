@@ -14,7 +14,7 @@ use super::cancelled::CancelledChannels;
 use super::remembered::RememberedCalls;
 use super::{
     Cancellation, EPOCH_TTL, Extent, GENERATION_TTL, Page, PublishOnce, Published, ReadFrom,
-    TerminalEvent, encode_received, end_key, new_epoch,
+    TerminalEvent, encode_received, new_epoch,
 };
 use crate::config;
 use crate::protocol::{ChannelName, Position};
@@ -88,25 +88,47 @@ impl MemoryHistory {
     ) -> Published {
         let now = Instant::now();
         let mut state = self.state();
-        if let Some(first) = once.and_then(|once| state.remembered.find_repeat(channel, once, now))
-        {
-            return Published { duplicate: true, ..first };
+        let key = once.map(|once| state.remembered.key(channel, &once.key));
+        if let (Some(once), Some(key)) = (once, key) {
+            if let Some(first) = state.remembered.find_repeat(key, once.number, now) {
+                return Published { duplicate: true, ..first };
+            }
+            if let Some(unless) = &once.unless {
+                let unless = state.remembered.key(channel, unless);
+                if state.remembered.contains(unless, now) {
+                    return Published { position: None, duplicate: false, refused: true };
+                }
+            }
         }
-        let has_ended = once
-            .and_then(|once| once.unless.as_ref())
-            .is_some_and(|end| state.remembered.contains(channel, end, now));
-        if has_ended {
-            return Published { position: None, duplicate: false, refused: true };
-        }
-        let data: Vec<_> =
-            data.iter().filter(|json| !state.cancelled.covers(channel, json, now)).collect();
-        let refused = data.is_empty();
-        let position = state.publish(channel, history, &data, now, &mut emit);
-        let published = Published { position, duplicate: false, refused };
-        if let Some(once) = once {
-            state.remembered.remember(channel, once, published, now);
+        let published = state.publish_uncancelled(channel, history, data, now, &mut emit);
+        if let (Some(once), Some(key)) = (once, key) {
+            state.remembered.remember(key, once, published, now);
         }
         published
+    }
+
+    /// Publishes an event of a task that has not ended, if `may_publish` says so while no other thread can publish.
+    /// Nothing of the call is remembered: one that comes back without having published can be repeated.
+    pub fn publish_event_if(
+        &self,
+        may_publish: impl FnOnce() -> bool,
+        channel: &ChannelName,
+        history: Option<&config::History>,
+        task_id: &str,
+        json: &Bytes,
+        emit: &mut dyn FnMut(Delivery),
+    ) -> Option<Published> {
+        let now = Instant::now();
+        let mut state = self.state();
+        if !may_publish() {
+            return None;
+        }
+        let end = state.remembered.end_key(channel, task_id);
+        if state.remembered.contains(end, now) {
+            return Some(Published { position: None, duplicate: false, refused: true });
+        }
+        let data = std::slice::from_ref(json);
+        Some(state.publish_uncancelled(channel, history, data, now, emit))
     }
 
     /// Publishes a task's terminal event once, and records its end in the same step. end_generation.lua does the same.
@@ -117,26 +139,27 @@ impl MemoryHistory {
         terminal: &TerminalEvent,
         mut emit: impl FnMut(Delivery),
     ) -> Published {
-        let TerminalEvent { task_id, json, once, cancellation } = terminal;
-        let now = Instant::now();
+        self.state().end_generation(channel, history, terminal, &mut emit)
+    }
+
+    /// The same, if `may_publish` says so while no other thread can publish.
+    pub fn end_generation_if(
+        &self,
+        may_publish: impl FnOnce() -> bool,
+        channel: &ChannelName,
+        history: Option<&config::History>,
+        terminal: &TerminalEvent,
+        emit: &mut dyn FnMut(Delivery),
+    ) -> Option<Published> {
         let mut state = self.state();
-        if let Some(first) = state.remembered.find_repeat(channel, once, now) {
-            return Published { duplicate: true, ..first };
-        }
-        if let Some(Cancellation { unnamed }) = cancellation {
-            state.cancelled.cancel(channel, task_id, unnamed.clone(), now);
-        }
-        state.record_generation_end(channel, task_id);
-        let position = state.publish(channel, history, &[json], now, &mut emit);
-        let published = Published { position, duplicate: false, refused: false };
-        state.remembered.remember(channel, once, published, now);
-        published
+        may_publish().then(|| state.end_generation(channel, history, terminal, emit))
     }
 
     /// A task starts, to which events without a task id may belong.
     pub fn start_task(&self, channel: &ChannelName, task_id: &str) {
         let mut state = self.state();
-        state.remembered.forget(channel, end_key(task_id));
+        let end = state.remembered.end_key(channel, task_id);
+        state.remembered.forget(end);
         state.cancelled.start(channel, task_id);
     }
 
@@ -159,6 +182,7 @@ impl MemoryHistory {
         })
     }
 
+    /// A task that is recorded twice is removed by one end, and counts from its first start.
     pub fn record_generation_start(
         &self,
         channel: &ChannelName,
@@ -170,23 +194,20 @@ impl MemoryHistory {
         let log = state.log(channel, GENERATION_TTL, now);
         let offset = log.offset;
         let Kept { running: all, .. } = log.kept();
-        all.retain(|running| running.expires_at > now);
+        let expired = all.iter().take_while(|running| running.expires_at <= now).count();
+        all.drain(..expired);
         let replaced = replaced.and_then(|replaced| {
             let index = all.iter().position(|running| *running.task_id == *replaced)?;
-            Some(all.remove(index).start)
+            Some(all.remove(index)?.start)
         });
-        if all.iter().any(|running| *running.task_id == *task_id) {
-            return;
-        }
         if all.len() >= MAX_RUNNING {
-            all.remove(0);
+            all.pop_front();
         }
-        let running = Running {
+        all.push_back(Running {
             task_id: task_id.into(),
             start: replaced.unwrap_or(offset),
             expires_at: now + GENERATION_TTL,
-        };
-        all.push(running);
+        });
     }
 
     pub fn record_generation_end(&self, channel: &ChannelName, task_id: &str) {
@@ -207,6 +228,49 @@ impl MemoryHistory {
 }
 
 impl State {
+    fn end_generation(
+        &mut self,
+        channel: &ChannelName,
+        history: Option<&config::History>,
+        terminal: &TerminalEvent,
+        emit: &mut dyn FnMut(Delivery),
+    ) -> Published {
+        let TerminalEvent { task_id, json, once, cancellation } = terminal;
+        let now = Instant::now();
+        let key = self.remembered.key(channel, &once.key);
+        if let Some(first) = self.remembered.find_repeat(key, once.number, now) {
+            return Published { duplicate: true, ..first };
+        }
+        if let Some(Cancellation { unnamed }) = cancellation {
+            self.cancelled.cancel(channel, task_id, unnamed.clone(), now);
+        }
+        self.record_generation_end(channel, task_id);
+        let position = self.publish(channel, history, std::iter::once(json), now, emit);
+        let published = Published { position, duplicate: false, refused: false };
+        self.remembered.remember(key, once, published, now);
+        published
+    }
+
+    /// Publishes what does not belong to a cancelled task.
+    fn publish_uncancelled(
+        &mut self,
+        channel: &ChannelName,
+        history: Option<&config::History>,
+        data: &[Bytes],
+        now: Instant,
+        emit: &mut dyn FnMut(Delivery),
+    ) -> Published {
+        if !self.cancelled.has_any(channel) {
+            let position = self.publish(channel, history, data.iter(), now, emit);
+            return Published { position, duplicate: false, refused: data.is_empty() };
+        }
+        let data: Vec<_> =
+            data.iter().filter(|json| !self.cancelled.covers(channel, json, now)).collect();
+        let refused = data.is_empty();
+        let position = self.publish(channel, history, data.into_iter(), now, emit);
+        Published { position, duplicate: false, refused }
+    }
+
     fn record_generation_end(&mut self, channel: &ChannelName, task_id: &str) {
         if let Some(log) = self.channels.get_mut(channel)
             && let Some(kept) = &mut log.kept
@@ -236,16 +300,16 @@ impl State {
     }
 
     /// Publishes, and returns the position of the last publication.
-    fn publish(
+    fn publish<'a>(
         &mut self,
         channel: &ChannelName,
         history: Option<&config::History>,
-        data: &[&Bytes],
+        data: impl Iterator<Item = &'a Bytes>,
         now: Instant,
-        emit: &mut impl FnMut(Delivery),
+        emit: &mut dyn FnMut(Delivery),
     ) -> Option<Position> {
         let Some(history) = history else {
-            data.iter().for_each(|json| emit(encode_received(channel, json, None)));
+            data.for_each(|json| emit(encode_received(channel, json, None)));
             return None;
         };
         let mut position = None;

@@ -146,8 +146,10 @@ pub struct Cancellation {
 
 /// The key of [`PublishOnce`] under which the terminal event of a task is published.
 pub fn end_key(task_id: &str) -> String {
-    format!("end:{task_id}")
+    [END_PREFIX, task_id].concat()
 }
+
+const END_PREFIX: &str = "end:";
 
 /// The outcome of publishing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

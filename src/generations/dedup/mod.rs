@@ -232,6 +232,19 @@ impl Claim {
         self.lease
     }
 
+    /// Reports the outcome where no call of the engine is needed: the task that the message became, if the upstream has
+    /// accepted it. `Err` returns the claim.
+    pub fn settle_at_once(self, task_id: Option<&str>) -> Result<(), Self> {
+        match &*self.dedup.0 {
+            Engine::Memory(dedup) => {
+                let answer = task_id.map(|task_id| (task_id, self.ttl));
+                dedup.finish(&self.message, &self.token, answer);
+                Ok(())
+            }
+            Engine::Redis(_) => Err(self),
+        }
+    }
+
     /// Reports that the upstream has accepted the message as `task_id`, which repeats get as answer.
     pub async fn complete(self, task_id: &str) {
         if !self.finish(Some((task_id, self.ttl))).await {

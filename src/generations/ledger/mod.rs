@@ -125,10 +125,11 @@ impl Ledger {
         Self(Some(Arc::new(HeldLeases::new(lessor))))
     }
 
-    /// Enters a generation that begins on this node.
-    pub fn enter(&self, task: &Task, record: GenerationRecord) -> Entry {
+    /// Enters a generation that begins on this node. Its record is not made on the memory engine, where nobody reads it.
+    pub fn enter(&self, task: &Task, record: impl FnOnce() -> GenerationRecord) -> Entry {
         let taken = CancellationToken::new();
         if let Some(held) = &self.0 {
+            let record = record();
             let lease = Held { record, taken: taken.clone(), is_entered: AtomicBool::new(false) };
             held.take(task.clone(), Arc::new(lease));
         }
@@ -219,6 +220,11 @@ impl Entry {
     /// Completes when another node has claimed the generation, believing that this one is dead.
     pub async fn taken(&self) {
         self.taken.cancelled().await;
+    }
+
+    /// Whether another node has claimed the generation.
+    pub fn is_taken(&self) -> bool {
+        self.taken.is_cancelled()
     }
 
     /// Lets any other node claim the generation at once.

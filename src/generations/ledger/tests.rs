@@ -89,7 +89,7 @@ async fn a_generation_is_entered_renewed_and_released() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     let strange = "a b\n\"ü\" {}";
-    let entry = one.ledger.enter(&task(strange), record(true));
+    let entry = one.ledger.enter(&task(strange), || record(true));
     one.ledger.flush().await;
     assert_eq!(entered(&commands).await, [format!("chat_42 {strange}")]);
     assert!(two.claim().await.is_empty(), "it is monitored");
@@ -109,8 +109,8 @@ async fn an_expired_generation_is_claimed_by_one_node() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
     let (three, _) = Node::on(&server).await;
-    let reply = one.ledger.enter(&task("reply"), record(true));
-    let other = one.ledger.enter(&task("other"), record(false));
+    let reply = one.ledger.enter(&task("reply"), || record(true));
+    let other = one.ledger.enter(&task("other"), || record(false));
     one.ledger.flush().await;
     expire(&commands, "reply").await;
     let (by_two, by_three) = tokio::join!(two.claim(), three.claim());
@@ -137,12 +137,12 @@ async fn an_expired_generation_is_claimed_by_one_node() {
 async fn a_node_that_resumes_a_claimed_generation_keeps_it() {
     let server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
-    one.ledger.enter(&task("before the engine knows"), record(false)).hand_over();
+    one.ledger.enter(&task("before the engine knows"), || record(false)).hand_over();
     one.ledger.flush().await;
     assert_eq!(two.claim().await[0].record, record(false));
     two.ledger.release(&task("before the engine knows"));
     two.ledger.flush().await;
-    let entry = one.ledger.enter(&task("a"), record(false));
+    let entry = one.ledger.enter(&task("a"), || record(false));
     one.ledger.flush().await;
     entry.hand_over();
     one.ledger.flush().await;
@@ -163,7 +163,7 @@ async fn a_cancellation_reaches_the_responsible_node() {
     let (one, two, commands) = nodes(&server).await;
     assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(false));
     let run = one.running.register(task("a"), origin()).unwrap();
-    let _entry = one.ledger.enter(&task("a"), record(false));
+    let _entry = one.ledger.enter(&task("a"), || record(false));
     one.ledger.flush().await;
     assert_eq!(two.ledger.request_cancel(&task("a"), TTL).await, Ok(true));
     one.renew().await;
@@ -184,7 +184,7 @@ async fn a_new_task_is_not_cancelled_by_an_old_request() {
     let (one, _, commands) = nodes(&server).await;
     one.ledger.notify_worker(&task("a"), TTL).await.unwrap();
     let run = one.running.register(task("a"), origin()).unwrap();
-    let _entry = one.ledger.enter(&task("a"), record(false));
+    let _entry = one.ledger.enter(&task("a"), || record(false));
     one.ledger.flush().await;
     one.renew().await;
     let there: u64 = commands.query(::redis::cmd("EXISTS").arg("tg:cancel:a")).await.unwrap();
@@ -196,10 +196,10 @@ async fn a_new_task_is_not_cancelled_by_an_old_request() {
 async fn nothing_is_claimed_before_all_nodes_could_renew() {
     let mut server = RedisServer::start();
     let (one, two, commands) = nodes(&server).await;
-    let entry = one.ledger.enter(&task("a"), record(true));
+    let entry = one.ledger.enter(&task("a"), || record(true));
     one.ledger.flush().await;
     expire(&commands, "a").await;
-    let handed_over = one.ledger.enter(&task("b"), record(false));
+    let handed_over = one.ledger.enter(&task("b"), || record(false));
     one.ledger.flush().await;
     assert!(two.ledger.claim().await.is_empty(), "it has only just begun to look");
     // What was handed over is free for certain.
@@ -243,7 +243,7 @@ async fn malformed_entries_are_removed() {
 #[tokio::test]
 async fn the_memory_engine_claims_nothing() {
     let ledger = Ledger::memory();
-    drop(ledger.enter(&task("a"), record(true)));
+    drop(ledger.enter(&task("a"), || record(true)));
     ledger.flush().await;
     assert!(ledger.claim().await.is_empty());
     assert_eq!(ledger.request_cancel(&task("a"), TTL).await, Ok(false));

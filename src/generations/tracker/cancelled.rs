@@ -34,16 +34,18 @@ impl CancelledChannels {
         self.channels.now()
     }
 
-    /// Whether a publication belongs to a cancelled task of its channel.
-    pub fn covers(&self, channel: &ChannelName, json: &[u8], position: Option<Position>) -> bool {
+    /// The time, if anything is remembered at it.
+    fn now_if_any(&self) -> Option<Duration> {
         let until_ms = self.until_ms.load(Ordering::Relaxed);
         if until_ms == 0 {
-            return false;
+            return None;
         }
-        let now = self.now();
-        if now >= Duration::from_millis(until_ms) {
-            return false;
-        }
+        Some(self.now()).filter(|now| *now < Duration::from_millis(until_ms))
+    }
+
+    /// Whether a publication belongs to a cancelled task of its channel.
+    pub fn covers(&self, channel: &ChannelName, json: &[u8], position: Option<Position>) -> bool {
+        let Some(now) = self.now_if_any() else { return false };
         let mut shard = self.channels.lock(channel.as_str());
         shard.get_mut(channel.as_str()).is_some_and(|tasks| tasks.covers(json, position, now))
     }
@@ -87,6 +89,9 @@ impl CancelledChannels {
 
     /// A task starts on the channel.
     pub fn start(&self, channel: &ChannelName) {
+        if self.now_if_any().is_none() {
+            return;
+        }
         if let Some(tasks) = self.channels.lock(channel.as_str()).get_mut(channel.as_str()) {
             tasks.start();
         }
@@ -94,6 +99,9 @@ impl CancelledChannels {
 
     /// Forgets a task that starts again, if it was cancelled before `before`. Returns whether it was.
     pub fn restart(&self, channel: &ChannelName, id: &str, before: Duration) -> bool {
+        if self.until_ms.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
         let mut shard = self.channels.lock(channel.as_str());
         shard.get_mut(channel.as_str()).is_some_and(|tasks| tasks.restart(id, before))
     }

@@ -17,7 +17,7 @@ fn a_message_on_its_way_takes_no_more_than_before() {
             size_of_future(|replies: Static<Rc<Replies>>, sender: Static<Sender>, message| {
                 replies.relay(sender, message)
             }),
-            3840,
+            1024,
         ),
         (
             "upstream",
@@ -26,7 +26,7 @@ fn a_message_on_its_way_takes_no_more_than_before() {
                     upstreams.relay(name, message)
                 },
             ),
-            2384,
+            496,
         ),
         (
             "admission",

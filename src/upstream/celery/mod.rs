@@ -6,9 +6,10 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use redis::Script;
+use tokio::time::Instant;
 
-use super::queue::{PUSH, failed};
+use super::outgoing::{Outgoing, Written};
+use super::queue::{QueueKind, QueueWriter};
 use super::{Message, QueueState, RelayError, template};
 use crate::clock;
 use crate::config::{CeleryTask, CeleryUpstream};
@@ -30,7 +31,7 @@ const PIDBOX: &str = "celery.pidbox";
 /// The connections of one Celery application; shared by all threads.
 pub(super) struct Celery {
     broker: Commands,
-    push: Script,
+    writer: QueueWriter,
     /// The Redis channel of commands to all workers.
     pidbox: String,
     /// `None` = results are not configured.
@@ -61,7 +62,7 @@ impl Celery {
         let tasks =
             std::iter::once(&config.default_task).chain(config.tasks.iter().map(|(_, task)| task));
         let needs = tasks.fold(Needs::default().command("PUBLISH", &pidbox), |needs, task| {
-            needs.script(PUSH, &list_key(config, task), "")
+            QueueWriter::needs(QueueKind::List, needs, &list_key(config, task))
         });
         broker.declare("celery", needs);
         let results = config.results.as_ref();
@@ -77,8 +78,10 @@ impl Celery {
             };
             Ok::<_, String>(Tracker::new(commands, track))
         });
-        let (push, command_clock) = (Script::new(PUSH), AtomicU64::new(0));
-        Ok(Self { broker, push, pidbox, results, tracker: tracker.transpose()?, command_clock })
+        let tracker = tracker.transpose()?;
+        let writer = QueueWriter::new(broker.clone(), QueueKind::List, config.max_len);
+        let command_clock = AtomicU64::new(0);
+        Ok(Self { broker, writer, pidbox, results, tracker, command_clock })
     }
 
     /// Whether the broker can be reached and accepts tasks; `Err` says why not. Results, and a cache of its own for
@@ -104,23 +107,18 @@ impl Celery {
         Ok(Element { key: list_key(config, task), json, tracked })
     }
 
-    /// Pushes a task with `LPUSH`. A full list is `Busy`.
-    pub async fn push(
-        &self,
-        config: &CeleryUpstream,
-        element: Element,
-    ) -> Result<(), (RelayError, String)> {
-        let mut push = self.push.prepare_invoke();
-        push.key(&element.key).arg(&element.json).arg(config.max_len);
-        match self.broker.invoke::<u64>(&push).await.map_err(failed)? {
-            0 => Err((RelayError::Busy, "the list is full".to_owned())),
-            _ => {
-                if let (Some(tracker), Some(task)) = (&self.tracker, element.tracked) {
-                    tracker.add(task);
-                }
-                Ok(())
-            }
+    /// Pushes a task with `LPUSH`, together with others of the thread. A full list is `Busy`.
+    pub async fn push(&self, outgoing: &Outgoing, element: Element, deadline: Instant) -> Written {
+        let Element { key, json, tracked } = element;
+        let write = |all: &mut Vec<u8>| {
+            all.extend_from_slice(&json);
+            Ok(())
+        };
+        outgoing.send(&self.writer, key.into(), deadline, write).finish().await?;
+        if let (Some(tracker), Some(task)) = (&self.tracker, tracked) {
+            tracker.add(task);
         }
+        Ok(())
     }
 
     /// Returns the length of the list that the channel's tasks go to, and how often the queue is declared at the broker:

@@ -26,7 +26,8 @@ pub(super) struct Log {
 pub(super) struct Kept {
     pub publications: VecDeque<Delivery>,
     pub bytes: usize,
-    pub running: Vec<Running>,
+    /// The oldest first. All are kept for the same time.
+    pub running: VecDeque<Running>,
 }
 
 pub(super) struct Running {

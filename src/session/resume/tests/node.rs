@@ -11,7 +11,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{KEPT, TIMEOUT};
-use crate::broker::{Broker, Core, MemoryHistory, Publisher};
+use crate::broker::{Broker, Core, MemoryHistory, Publisher, ThreadPublisher};
 use crate::config::{Config, Environment, SharedConfig};
 use crate::control::{Control, Threads};
 use crate::generations::{Generations, RunningTasks};
@@ -83,7 +83,7 @@ impl Node {
         let control = Control::memory(Threads::new(1, Arc::new(|_, _| 0)).0);
         let reply_services = ReplyServices {
             broker: Rc::clone(&broker),
-            publisher: publisher.clone(),
+            publisher: ThreadPublisher::new(&publisher, &broker),
             generations: Generations::memory(RunningTasks::default(), shared.clone()),
             control: control.clone(),
             limits,
