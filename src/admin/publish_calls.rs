@@ -66,18 +66,18 @@ impl Admin {
     ) -> Option<Bytes> {
         let mut input = BytesMut::new();
         let mut answers = Answers::default();
-        let mut since = tokio::time::Instant::now();
-        let mut idle = pin!(tokio::time::sleep_until(since + HEADER_TIMEOUT));
+        let mut since = Instant::now();
+        let mut idle = pin!(tokio::time::sleep(HEADER_TIMEOUT));
         let mut pieces = 0;
         loop {
             let (length, has_head) = match self.next_call(&mut input, connections) {
                 Next::Call(call) => {
                     pieces = 0;
                     self.answer_call(call, connection, &mut answers).await;
-                    if answers.bytes.len() < MAX_CALL_BYTES {
-                        continue;
+                    if answers.bytes.len() >= MAX_CALL_BYTES {
+                        answers.write(stream).await?;
                     }
-                    (0, false)
+                    continue;
                 }
                 Next::Partial { length, has_head } if pieces < MAX_PIECES => (length, has_head),
                 Next::Partial { .. } | Next::Other => {
@@ -85,18 +85,18 @@ impl Admin {
                     return Some(input.freeze());
                 }
             };
-            if !answers.bytes.is_empty() {
-                answers.write(stream).await?;
-                since = tokio::time::Instant::now();
+            answers.write(stream).await?;
+            if pieces == 0 {
+                since = Instant::now();
             }
             input.reserve(length.saturating_sub(input.len()).max(READ_BYTES));
             let read = tokio::select! {
                 biased;
                 read = stream.read_buf(&mut input) => read,
                 () = &mut idle => {
-                    let due = since + HEADER_TIMEOUT;
-                    if due > tokio::time::Instant::now() {
-                        idle.as_mut().reset(due);
+                    let left = HEADER_TIMEOUT.saturating_sub(since.elapsed());
+                    if !left.is_zero() {
+                        idle.as_mut().reset(tokio::time::Instant::now() + left);
                         continue;
                     }
                     if has_head {
@@ -108,7 +108,7 @@ impl Admin {
             };
             match read {
                 Ok(0) if input.is_empty() => return None,
-                // The library knows what to do about it.
+                // The library knows what to do about a call that ends early.
                 Ok(0) => return Some(input.freeze()),
                 Ok(_) => pieces += 1,
                 Err(_) => {
@@ -194,6 +194,9 @@ impl Answers {
 
     /// Writes all answers; `None` if the client does not take them.
     async fn write(&mut self, stream: &mut TcpStream) -> Option<()> {
+        if self.bytes.is_empty() {
+            return Some(());
+        }
         let written = match stream.try_write(&self.bytes) {
             Ok(written) => written,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,

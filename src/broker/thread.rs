@@ -26,8 +26,9 @@ use crate::telemetry;
 const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Other tasks of the thread run after this many sockets were visited, bytes were written or messages of the engine thread
-/// were taken. The kernel is asked for new input each time, which takes about as long as one write.
-const SOCKETS_PER_POLL: usize = 64;
+/// were taken. The kernel is asked for new input each time, which takes less time than one write. So what comes for a small
+/// channel waits for a few hundred microseconds, whatever a large one has to deliver.
+const SOCKETS_PER_POLL: usize = 32;
 const BYTES_PER_POLL: usize = 1 << 20;
 const MESSAGES_PER_POLL: usize = 512;
 

@@ -11,9 +11,10 @@
 mod pass;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,7 @@ use crate::protocol::{ChannelName, CloseReason, Position};
 use crate::socket::{Delivery, Socket};
 use crate::telemetry;
 use pass::{LapEnd, Pass};
+use turns::Turns;
 
 /// No more publications are to be queued on a thread while this many publications or bytes wait for their last socket.
 const MAX_WAITING: usize = 4096;
@@ -54,8 +56,7 @@ pub struct HubPart(RefCell<State>);
 struct State {
     /// In boxes, since a table has many free slots, and is there twice while it grows.
     channels: HashMap<ChannelName, Box<Channel>>,
-    /// The channels whose turns are next. Each channel with a pass is in it, and perhaps some that have lost theirs.
-    busy: VecDeque<ChannelName>,
+    turns: Turns,
     waiting: Waiting,
     #[expect(
         clippy::vec_box,
@@ -144,7 +145,7 @@ impl HubPart {
     /// Queues a publication that `received` this node at that time for every socket that `channel` has now.
     pub fn queue(&self, channel: ChannelName, delivery: Delivery, received: Instant) {
         let mut state = self.0.borrow_mut();
-        let State { channels, busy, waiting, spare, .. } = &mut *state;
+        let State { channels, turns, waiting, spare, .. } = &mut *state;
         let Some(found) = channels.get_mut(&channel) else { return };
         let Channel { sockets, pass, .. } = &mut **found;
         if pass.is_none() {
@@ -152,7 +153,7 @@ impl HubPart {
             let mut next = spare.pop().unwrap_or_default();
             next.begin(first.hub_place.get().cursor);
             *pass = Some(next);
-            busy.push_back(channel);
+            turns.push(channel, sockets.len());
         }
         let Some(pass) = pass else { return };
         waiting.publications += 1;
@@ -162,7 +163,7 @@ impl HubPart {
 
     /// Whether there is nothing to deliver.
     pub fn is_idle(&self) -> bool {
-        self.0.borrow().busy.is_empty()
+        self.0.borrow().turns.is_empty()
     }
 
     /// Whether more may be queued. If not, some turns make room.
@@ -174,16 +175,17 @@ impl HubPart {
     /// Delivers to some sockets of the channel whose turn it is.
     pub fn take_turn(&self) -> Turn {
         let mut state = self.0.borrow_mut();
-        let State { channels, busy, waiting, joined, .. } = &mut *state;
-        let Some(name) = busy.pop_front() else { return Turn::default() };
+        let State { channels, turns, waiting, joined, .. } = &mut *state;
+        let Some(name) = turns.next() else { return Turn::default() };
         // A channel that has lost its last socket has no pass any more.
         let Some(channel) = channels.get_mut(&name) else { return Turn::default() };
         let Channel { sockets, pass: Some(pass), last } = &mut **channel else {
             return Turn::default();
         };
         let mut turn = pass.visit(sockets, joined);
+        turns.count(sockets.len(), turn.sockets, turn.bytes);
         let Some(ended) = pass.end_lap() else {
-            busy.push_back(name);
+            turns.push(name, sockets.len());
             return turn;
         };
         let LapEnd { publications, bytes, oldest, counts, is_last, position } = ended;
@@ -202,7 +204,7 @@ impl HubPart {
             let pass = channel.pass.take();
             pass.into_iter().for_each(|pass| state.keep_spare(pass));
         } else {
-            busy.push_back(name);
+            turns.push(name, sockets.len());
         }
         turn
     }

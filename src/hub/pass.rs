@@ -23,7 +23,7 @@ pub(super) const MAX_JOINED: usize = 256;
 pub(super) const MAX_JOINED_BYTES: usize = 256 * 1024;
 
 /// A turn ends after this many sockets or bytes, so that other channels wait for no more than a part of a millisecond.
-pub(super) const SOCKETS_PER_TURN: usize = 64;
+pub(super) const SOCKETS_PER_TURN: usize = 32;
 const BYTES_PER_TURN: usize = 1 << 20;
 
 /// A pass that has grown beyond this many publications is not kept.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::ThreadId;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -59,6 +60,8 @@ pub(super) struct Shared {
     /// Whether there is a `link`, for tasks that wait for it.
     up: watch::Sender<bool>,
     name: &'static str,
+    /// The thread that drives the connection.
+    pub(super) thread: ThreadId,
     /// When a refusal was last logged, in seconds after `began`, plus one; 0 if never.
     refusal_logged: AtomicU64,
     began: Instant,
@@ -92,6 +95,7 @@ impl Commands {
             needs_changed: Notify::new(),
             up: watch::Sender::new(false),
             name,
+            thread: std::thread::current().id(),
             refusal_logged: AtomicU64::new(0),
             began: Instant::now(),
         });

@@ -166,3 +166,17 @@ fn spawn(port: u16, dir: &std::path::Path, options: &[&str]) -> Child {
         .spawn()
         .expect("redis-server is installed")
 }
+
+/// Starts a connection for commands that another thread drives, until `shutdown` is forced.
+pub fn start_elsewhere(url: RedisUrl, shutdown: &Shutdown) -> Commands {
+    let (sender, started) = std::sync::mpsc::channel();
+    let shutdown = shutdown.clone();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            sender.send(Commands::start(&url, "test", &shutdown).unwrap()).unwrap();
+            shutdown.killed().await;
+        });
+    });
+    started.recv().unwrap()
+}

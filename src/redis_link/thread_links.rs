@@ -35,19 +35,27 @@ pub(super) fn choose(shared: &Arc<Shared>) -> Option<Arc<Link>> {
 }
 
 impl Commands {
-    /// Keeps a connection for the commands of the current thread, until the process is killed.
+    /// Keeps a connection for the commands of the current thread, until the process is killed or this is dropped. Does
+    /// nothing on the thread that drives the shared connection.
     pub fn serve_thread(&self, shutdown: &Shutdown) -> impl Future<Output = ()> + use<> {
         let mut connection = ThreadConnection { shared: Arc::clone(&self.shared) };
         let shutdown = shutdown.clone();
         async move {
-            supervise(&mut connection, &shutdown).await;
-            connection.disconnected();
+            if connection.shared.thread != std::thread::current().id() {
+                supervise(&mut connection, &shutdown).await;
+            }
         }
     }
 }
 
 struct ThreadConnection {
     shared: Arc<Shared>,
+}
+
+impl Drop for ThreadConnection {
+    fn drop(&mut self) {
+        self.disconnected();
+    }
 }
 
 impl Supervised for ThreadConnection {

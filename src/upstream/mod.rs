@@ -119,7 +119,8 @@ impl Upstreams {
         };
         let posting = |upstream: &Upstream| Some(upstream.on_complete.as_ref()?.client());
         let outgoing = |upstream: &Upstream| match &upstream.transport {
-            Transport::Queue(_) | Transport::Celery(_) => Some(Rc::default()),
+            Transport::Queue(queue) => Some(Rc::new(Outgoing::new(queue.writer()))),
+            Transport::Celery(celery) => Some(Rc::new(Outgoing::new(celery.writer()))),
             Transport::Http(_) => None,
         };
         Self {

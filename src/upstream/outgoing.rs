@@ -13,6 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::time::{Instant, timeout_at};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::queue::QueueWriter;
 use super::{NO_RESPONSE, RelayError};
@@ -48,6 +49,8 @@ impl Run {
 pub(super) struct Outgoing {
     /// The batch that the next message joins.
     open: RefCell<Option<Rc<Batch>>>,
+    /// Keeps the thread's own connection, which wakes no other thread.
+    _connection: Option<AbortOnDropHandle<()>>,
 }
 
 #[derive(Default)]
@@ -66,6 +69,12 @@ struct State {
 }
 
 impl Outgoing {
+    /// Opens a connection for the current thread. Until it is open, messages go over the connection of all threads.
+    pub fn new(writer: &QueueWriter) -> Self {
+        let connection = AbortOnDropHandle::new(tokio::spawn(writer.serve_thread()));
+        Self { open: RefCell::default(), _connection: Some(connection) }
+    }
+
     /// Adds a message to the queue, together with those of other tasks. `write` appends its JSON, before this returns.
     pub fn send<'a>(
         &'a self,

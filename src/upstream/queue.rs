@@ -17,8 +17,8 @@ use crate::shutdown::Shutdown;
 /// The field of a stream entry that contains the JSON.
 const FIELD: &str = "message";
 
-/// Adds messages to a list until it is full, in order, and returns how many. The check and the push are one script, so that several
-/// gateways keep to one limit.
+/// Adds messages to a list until it is full, in order, and returns how many. The check and the push are one script, so that
+/// several gateways keep to one limit.
 const PUSH: &str = "\
 local max, count = tonumber(ARGV[1]), #ARGV - 1
 if max > 0 then count = math.min(count, max - redis.call('LLEN', KEYS[1])) end
@@ -36,6 +36,7 @@ pub(super) enum QueueKind {
 /// Writes messages into lists or streams of one Redis. Shared by all threads.
 pub(super) struct QueueWriter {
     commands: Commands,
+    shutdown: Shutdown,
     push: Script,
     kind: QueueKind,
     /// See [`config::RedisQueue::max_len`].
@@ -43,8 +44,14 @@ pub(super) struct QueueWriter {
 }
 
 impl QueueWriter {
-    pub fn new(commands: Commands, kind: QueueKind, max_len: u64) -> Self {
-        Self { commands, push: Script::new(PUSH), kind, max_len }
+    pub fn new(commands: Commands, kind: QueueKind, max_len: u64, shutdown: &Shutdown) -> Self {
+        Self { commands, shutdown: shutdown.clone(), push: Script::new(PUSH), kind, max_len }
+    }
+
+    /// Keeps a connection for the messages of the current thread, until this is dropped.
+    pub fn serve_thread(&self) -> impl Future<Output = ()> + use<> {
+        let Self { commands, shutdown, .. } = self;
+        shutdown.essential("redis connection", commands.serve_thread(shutdown))
     }
 
     /// What writing to keys like `key` needs.
@@ -144,7 +151,11 @@ impl Queue {
         commands.declare("queue", needs);
         let is_fixed = queue.key.names().next().is_none();
         let fixed_key = is_fixed.then(|| queue.key.as_str().into());
-        Ok(Self { writer: QueueWriter::new(commands, kind, queue.max_len), fixed_key, cancels })
+        Ok(Self {
+            writer: QueueWriter::new(commands, kind, queue.max_len, shutdown),
+            fixed_key,
+            cancels,
+        })
     }
 
     /// Whether the Redis of the queue can be reached and accepts messages; `Err` says why not.
@@ -200,6 +211,11 @@ impl Queue {
         pipeline.arg("EX").arg(ttl.as_secs().max(1)).ignore();
         pipeline.cmd("PUBLISH").arg(cancels).arg(task_id).ignore();
         self.writer.commands.pipeline::<()>(&pipeline).await.is_ok()
+    }
+
+    /// What writes the messages.
+    pub fn writer(&self) -> &QueueWriter {
+        &self.writer
     }
 
     #[cfg(test)]

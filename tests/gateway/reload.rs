@@ -316,7 +316,7 @@ async fn a_removed_queue_is_disconnected() {
     // A generation of the old upstream is monitored until its end.
     let end = json!({"event": "complete", "task_id": queued["task_id"]});
     gateway.publish("chat_42", end).await;
-    // One connection of the test, and one of the queue with its new settings.
+    // One connection of the test, and of the queue with its new settings one that is shared and one for each thread.
     until("end of the old connection", async || {
         let list: String = redis::cmd("CLIENT")
             .arg("LIST")
@@ -325,7 +325,7 @@ async fn a_removed_queue_is_disconnected() {
             .query_async(&mut commands)
             .await
             .unwrap();
-        (list.lines().count() == 2).then_some(())
+        (list.lines().count() == 4).then_some(())
     })
     .await;
 }

@@ -61,7 +61,29 @@ async fn calls_that_come_together_are_answered_in_order() {
     .await;
 }
 
-/// The library reads a call with `expect` or with chunks; apart from that it gets the same answers.
+/// Regression test: calls behind a large one waited for more input once there were many answers.
+#[tokio::test]
+async fn calls_behind_a_large_one_do_not_wait() {
+    locally(async {
+        let bench = Bench::with_keys().await;
+        let mut stream = bench.connect().await;
+        let mut calls = call("", &"x".repeat(MAX_CALL_BYTES - 1000));
+        (0..2000).for_each(|_| calls.push_str(&call("", "{}")));
+        let (mut from, mut to) = stream.split();
+        let reading = async {
+            let (mut bytes, mut answers) = (Vec::new(), 0);
+            while answers < 2001 {
+                assert!(from.read_buf(&mut bytes).await.unwrap() > 0, "the end after {answers}");
+                let text = String::from_utf8_lossy(&bytes);
+                answers = text.matches("HTTP/1.1 400 Bad Request").count();
+            }
+        };
+        tokio::join!(reading, async { to.write_all(calls.as_bytes()).await.unwrap() });
+    })
+    .await;
+}
+
+/// The library reads a call in chunks. Its answers are the same.
 #[tokio::test]
 async fn the_library_answers_the_same() {
     locally(async {

@@ -3,7 +3,7 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 
 use super::*;
-use crate::redis_link::test_server::RedisServer;
+use crate::redis_link::test_server::{RedisServer, start_elsewhere};
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -31,10 +31,10 @@ fn a_thread_uses_its_own_connection_while_it_has_one() {
     LocalSet::new().block_on(&runtime, async {
         let mut server = RedisServer::start();
         let shutdown = Shutdown::new();
-        let commands = Commands::start(&server.url(), "test", &shutdown).unwrap();
+        let commands = start_elsewhere(server.url(), &shutdown);
         assert!(commands.wait_up(SOON).await);
         let shared = connection_id(&commands).await.unwrap();
-        tokio::task::spawn_local(commands.serve_thread(&shutdown));
+        let serving = tokio::task::spawn_local(commands.serve_thread(&shutdown));
         let own = until(&commands, |id| id != shared).await;
         // Another thread does not use it, and ends it: this thread's commands go on, and it gets another one.
         let other = commands.clone();
@@ -49,6 +49,8 @@ fn a_thread_uses_its_own_connection_while_it_has_one() {
         });
         assert_eq!(elsewhere.await.unwrap(), (Some(shared), 1));
         until(&commands, |id| id != shared && id != own).await;
+        serving.abort();
+        until(&commands, |id| id == shared).await;
         // Without the server nothing waits, whatever the thread has.
         server.kill();
         let mut up = commands.subscribe_up();

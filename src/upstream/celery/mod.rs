@@ -79,7 +79,7 @@ impl Celery {
             Ok::<_, String>(Tracker::new(commands, track))
         });
         let tracker = tracker.transpose()?;
-        let writer = QueueWriter::new(broker.clone(), QueueKind::List, config.max_len);
+        let writer = QueueWriter::new(broker.clone(), QueueKind::List, config.max_len, shutdown);
         let command_clock = AtomicU64::new(0);
         Ok(Self { broker, writer, pidbox, results, tracker, command_clock })
     }
@@ -88,6 +88,11 @@ impl Celery {
     /// tracking, are not needed to accept messages.
     pub fn check(&self) -> Result<(), String> {
         self.broker.check()
+    }
+
+    /// What writes the tasks.
+    pub fn writer(&self) -> &QueueWriter {
+        &self.writer
     }
 
     /// Returns the result backend; `None` = it is not configured.

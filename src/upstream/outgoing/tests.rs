@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 
 use super::*;
 use crate::redis_link::Commands;
-use crate::redis_link::test_server::RedisServer;
+use crate::redis_link::test_server::{RedisServer, start_elsewhere};
 use crate::shutdown::Shutdown;
 use crate::upstream::queue::QueueKind;
 
@@ -15,7 +15,7 @@ fn soon() -> Instant {
 async fn writer(server: &RedisServer, kind: QueueKind, max_len: u64) -> (QueueWriter, Commands) {
     let commands = Commands::start(&server.url(), "test", &Shutdown::new()).unwrap();
     assert!(commands.wait_up(Duration::from_secs(10)).await);
-    (QueueWriter::new(commands.clone(), kind, max_len), commands)
+    (QueueWriter::new(commands.clone(), kind, max_len, &Shutdown::new()), commands)
 }
 
 async fn send(outgoing: &Outgoing, writer: &QueueWriter, key: &str, text: &str) -> Written {
@@ -120,7 +120,10 @@ async fn the_others_have_an_answer_if_the_task_that_sends_ends() {
     .await;
     drop(first);
     // One that never runs is no different.
-    let write = |json: &mut Vec<u8>| Ok(json.push(b'm'));
+    let write = |json: &mut Vec<u8>| {
+        json.push(b'm');
+        Ok(())
+    };
     drop(outgoing.send(&writer, "list".into(), soon(), write));
     assert_eq!(second.await.unwrap_err().0, RelayError::Unavailable);
     // The queue takes messages as before.
@@ -142,4 +145,29 @@ async fn no_answer_in_time_is_the_same_for_all() {
     for sent in join_all(sent).await {
         assert_eq!(sent.unwrap_err().0, RelayError::TimedOut);
     }
+}
+
+#[tokio::test]
+async fn the_connection_of_the_thread_ends_with_its_messages() {
+    let server = RedisServer::start();
+    let shutdown = Shutdown::new();
+    let redis = start_elsewhere(server.url(), &shutdown);
+    assert!(redis.wait_up(Duration::from_secs(10)).await);
+    let writer = QueueWriter::new(redis.clone(), QueueKind::List, 0, &shutdown);
+    let connections = async || -> usize {
+        let list: String = redis.query(redis::cmd("CLIENT").arg("LIST")).await.unwrap();
+        list.lines().count()
+    };
+    let before = connections().await;
+    let outgoing = Outgoing::new(&writer);
+    while connections().await == before {
+        tokio::task::yield_now().await;
+    }
+    assert!(send(&outgoing, &writer, "list", "message").await.is_ok());
+    drop(outgoing);
+    while connections().await > before {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(list(&redis, "list").await, ["message"]);
+    shutdown.force();
 }

@@ -201,9 +201,10 @@ impl Redis {
             }
             // Another test's server answers if that test took the port: this one is about to end.
             let mut connection = client.get_multiplexed_async_connection().await.ok()?;
-            let info = redis::cmd("INFO").arg("server").query_async(&mut connection).await;
-            let is_own = |info: &String| info.contains(&format!("\nprocess_id:{}\r", server.id()));
-            info.ok().filter(is_own).map(|_| true)
+            let info: String = redis::cmd("INFO").query_async(&mut connection).await.ok()?;
+            let is_own = info.contains(&format!("\nprocess_id:{}\r", server.id()));
+            // One that has its data refuses commands while it reads them.
+            (is_own && info.contains("\nloading:0\r")).then_some(true)
         })
         .await;
         self.server = started.then_some(server);
