@@ -37,7 +37,7 @@ pub struct ReplyEvent<'a> {
     pub number: u64,
     /// How long a repetition is recognised.
     pub ttl: Duration,
-    pub json: Bytes,
+    pub json: &'a Bytes,
 }
 
 impl ThreadPublisher {
@@ -64,9 +64,9 @@ impl ThreadPublisher {
         let ReplyEvent { task_id, number, ttl, json } = event;
         // The short way never waits, so a reply that is all there would leave the thread to others only at its end.
         tokio::task::coop::consume_budget().await;
-        let published = self.publish_here(channel, &json, |memory, rule, queue| {
+        let published = self.publish_here(channel, json, |memory, rule, queue| {
             let may_publish = || self.0.broker.may_queue(channel);
-            memory.publish_event_if(may_publish, channel, rule, task_id, &json, queue)
+            memory.publish_event_if(may_publish, channel, rule, task_id, json, queue)
         })?;
         if let Some(published) = published {
             publisher::record(published, 1);
@@ -75,7 +75,7 @@ impl ThreadPublisher {
         let (key, unless) = (task_id.to_owned(), Some(end_key(task_id)));
         let once = PublishOnce { key, number, ttl, unless };
         // In a box, so that it takes no room in a reply of which all goes the short way.
-        Box::pin(self.0.publisher.publish(channel, json, Some(&once))).await
+        Box::pin(self.0.publisher.publish(channel, json.clone(), Some(&once))).await
     }
 
     /// Publishes the end of a reply. See [`Publisher::end_generation`].

@@ -85,9 +85,17 @@ pub fn with_task_id(json: &Bytes, task_id: &str) -> Bytes {
     let Some(members) = trimmed.strip_prefix(b"{").and_then(|rest| rest.strip_suffix(b"}")) else {
         return json.clone();
     };
-    let comma = if members.trim_ascii().is_empty() { "" } else { "," };
-    let member = format!(r#"{comma}"task_id":{}}}"#, serde_json::Value::from(task_id));
-    [&trimmed[..trimmed.len() - 1], member.as_bytes()].concat().into()
+    let name: &[u8] = match members.trim_ascii().is_empty() {
+        true => br#""task_id":"#,
+        false => br#","task_id":"#,
+    };
+    // Room for an id that needs no escapes, with its quotes and the brace.
+    let mut all = Vec::with_capacity(trimmed.len() + name.len() + task_id.len() + 2);
+    all.extend_from_slice(&trimmed[..trimmed.len() - 1]);
+    all.extend_from_slice(name);
+    serde_json::to_writer(&mut all, task_id).expect("a string serializes, and memory takes it");
+    all.push(b'}');
+    all.into()
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Positions in the history of a channel, and how publications carry them.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::num::NonZeroU64;
 use std::str::FromStr;
 
@@ -98,20 +98,23 @@ impl ResumePoint {
     }
 }
 
+/// Room for what is added to most publications: `,"offset":1,"epoch":"65f3a2b1c0d4e"}`.
+const LONGEST_TAIL: usize = 40;
+
 /// Adds its position to a JSON object, and returns two parts that are to be written one after the other. `"offset"` is
 /// the last member, so that it takes precedence over one that the publisher wrote; the first publication of an epoch
 /// gets `"epoch"` as well.
 pub fn with_position(object: &str, position: Position) -> (&str, String) {
     let Position { epoch, offset } = position;
-    let mut tail = format!("\"offset\":{offset}");
+    let head = object.strip_suffix('}').unwrap_or(object);
+    let comma = if head.trim_ascii_end() == "{" { "" } else { "," };
+    let mut tail = String::with_capacity(LONGEST_TAIL);
+    // Writing to a string cannot fail.
+    let _ = write!(tail, "{comma}\"offset\":{offset}");
     if offset == 1 {
-        tail.push_str(&format!(",\"epoch\":\"{epoch}\""));
+        let _ = write!(tail, ",\"epoch\":\"{epoch}\"");
     }
     tail.push('}');
-    let head = object.strip_suffix('}').unwrap_or(object);
-    if head.trim_ascii_end() != "{" {
-        tail.insert(0, ',');
-    }
     (head, tail)
 }
 

@@ -47,7 +47,7 @@ impl ReplyPublisher {
         self.count.set(self.count.get() + 1);
         let Task { channel, id } = &self.task;
         let (number, ttl) = (self.count.get(), REMEMBERED);
-        let event = || ReplyEvent { task_id: id, number, ttl, json: json.clone() };
+        let event = || ReplyEvent { task_id: id, number, ttl, json: &json };
         let published = self.retry(|| self.publisher.publish_event(channel, event())).await?;
         Ok(!published.refused)
     }

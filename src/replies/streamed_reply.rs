@@ -115,7 +115,8 @@ impl Replies {
             ..generation_record(sender, true, lease.as_ref(), turn.as_ref())
         };
         let entry = generations.ledger.enter(guard.task(), record);
-        let streamed = StreamedReply {
+        // In a box, because the future below would be moved with it.
+        let streamed = Box::new(StreamedReply {
             replies: Rc::clone(self),
             publisher: ReplyPublisher::new(&self.services.publisher, guard.task()),
             stops_after: config.config.shutdown.abort_replies_after(),
@@ -130,7 +131,7 @@ impl Replies {
             _attached: attached,
             _lease: lease,
             turn,
-        };
+        });
         let (replies, tracked) = (Rc::clone(self), self.services.shutdown.track());
         // In a box, because a task moves its future several times.
         let mut publishing = Box::pin(async move {
@@ -146,7 +147,7 @@ impl Replies {
 }
 
 impl StreamedReply {
-    async fn run(self, reply: Box<Reply>) {
+    async fn run(self: Box<Self>, reply: Box<Reply>) {
         let Task { channel, id } = self.guard.task();
         let ledger = &self.replies.services.generations.ledger;
         // Before the first event is published, so that every client that learns of the task can cancel it, and

@@ -2,7 +2,7 @@
 //! always ends exactly once.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 use sha2::Sha256;
 
 use super::rig::upstream::{Recorded, in_turn};
-use super::rig::{API_KEY, Client, Gateway, Reply, Settings, Upstream, http, until};
+use super::rig::{
+    API_KEY, Client, Gateway, RawClient, Reply, Settings, Upstream, frame, http, until,
+};
 
 const PATH: &str = "/ws/chat/42/";
 
@@ -603,4 +605,45 @@ async fn a_stream_with_a_wrong_content_type_is_reported_once() {
     assert!(event.to_string().contains("text/event-stream"), "{event}");
     gateway.wait_for_metric("tidegate_upstream_content_type_mismatches_total", &[], 3.0).await;
     assert_eq!(gateway.events("upstream_content_type"), 1);
+}
+
+/// On the memory engine, where nothing of a reply has to be waited for that its upstream has written.
+#[tokio::test]
+async fn what_is_there_of_a_reply_leaves_in_one_write_with_the_answer() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}/", listener.local_addr().expect("it is bound"));
+    // The head and all of the body are in one write.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("the listener is open");
+            let mut request = Vec::new();
+            while !request.ends_with(b"}") {
+                let mut bytes = [0; 4096];
+                let length = stream.read(&mut bytes).expect("a request");
+                request.extend_from_slice(&bytes[..length]);
+            }
+            let events = "data: {\"event\":\"chunk\",\"chunk\":\"Hi\"}\n\ndata: {\"event\":\"complete\"}\n\n";
+            let length = events.len();
+            let head =
+                "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n";
+            let answer = format!("{head}Content-Length: {length}\r\n\r\n{events}");
+            stream.write_all(answer.as_bytes()).expect("the gateway reads");
+        }
+    });
+    let settings = Settings::chat(&url)
+        .upstream("worker", &format!("kind = \"http\"\nurl = {url:?}"))
+        .also("engine", "kind = \"memory\"");
+    let gateway = Gateway::start(settings).await;
+    let mut client = RawClient::open(gateway.addr(), PATH).await;
+    client.expect_text("connected").await;
+    for _ in 0..5 {
+        client.send(&frame::text(r#"{"message":"hi"}"#)).await;
+        let first = client.read_some().await;
+        let text = String::from_utf8_lossy(&first);
+        let mut at = 0;
+        for event in ["task_queued", "processing_started", "chunk", "complete"] {
+            let found = text[at..].find(&format!("\"event\":\"{event}\""));
+            at += found.unwrap_or_else(|| panic!("{event} is not in the first write: {text}"));
+        }
+    }
 }

@@ -65,11 +65,11 @@ impl Gateway {
     /// Publishes the next number from a worker thread, or by way of the engine thread if there is none.
     async fn publish(&self, thread: Option<usize>) -> Published {
         let number = self.count.fetch_add(1, Ordering::Relaxed) + 1;
-        let json = format!("{{\"n\":{number}}}").into();
+        let json: Bytes = format!("{{\"n\":{number}}}").into();
         match thread {
             Some(thread) => {
                 let number = number as u64;
-                let event = ReplyEvent { task_id: TASK, number, ttl: TTL, json };
+                let event = ReplyEvent { task_id: TASK, number, ttl: TTL, json: &json };
                 self.threads[thread].1.publish_event(&self.channel, event).await.unwrap()
             }
             None => self.publisher.publish(&self.channel, json, None).await.unwrap(),
@@ -227,7 +227,7 @@ async fn a_reply_that_has_ended_gets_no_more_events_on_either_way() {
         assert!(gateway.publish(Some(0)).await.refused);
         assert!(gateway.publish(Some(1)).await.refused);
         let too_large = Bytes::from(vec![b'x'; MAX + 1]);
-        let event = ReplyEvent { task_id: "other", number: 1, ttl: TTL, json: too_large };
+        let event = ReplyEvent { task_id: "other", number: 1, ttl: TTL, json: &too_large };
         let refused = own.publish_event(&gateway.channel, event).await;
         assert_eq!(refused, Err(PublishError::TooLarge));
         member.expect(1..=2).await;

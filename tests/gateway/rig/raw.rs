@@ -157,6 +157,15 @@ impl RawClient {
         self.buffer.drain(..length).collect()
     }
 
+    /// Returns what the next read of the connection gives.
+    pub async fn read_some(&mut self) -> Vec<u8> {
+        assert!(self.buffer.is_empty(), "bytes that nobody has taken");
+        let mut bytes = vec![0; 64 * 1024];
+        let length = within("some bytes", self.stream.read(&mut bytes)).await;
+        bytes.truncate(length.expect("an open connection"));
+        bytes
+    }
+
     /// Reads until the peer closes the connection.
     pub async fn read_to_end(&mut self) -> Vec<u8> {
         while self.fill().await {}
