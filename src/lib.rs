@@ -119,7 +119,9 @@ pub mod internals {
         pub use crate::config::{History, SendQueue};
         pub use crate::hub::HubPart;
         pub use crate::protocol::ChannelName;
-        pub use crate::socket::{ByteStream, Delivery, Socket, frame};
+        pub use crate::socket::{
+            ByteStream, ClientTcp, Delivery, Socket, frame, watch_connections,
+        };
     }
 
     /// The gateway in the process of a test, which counts what it allocates.

@@ -92,7 +92,9 @@ impl Handshake {
             match lease.of_user(&key).read(rest.next().flatten()) {
                 Ok(Verdict::Allowed) => Ok(claim),
                 Ok(Verdict::Refused { retry_after }) => {
-                    claim.map(Claim::transfer);
+                    if let Some(claim) = claim {
+                        claim.transfer();
+                    }
                     Err(Rejection::connections(retry_after))
                 }
                 // The claim stays responsible: the lease may have been granted.

@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -22,7 +21,7 @@ use crate::redis_link::Commands;
 use crate::replies::{self, Replies, ReplyServices};
 use crate::session::{self, Presence, Services, SessionRegistry};
 use crate::shutdown::Shutdown;
-use crate::socket::is_failed_connection;
+use crate::socket::{ClientListener, ClientTcp, is_failed_connection, watch_connections};
 use crate::telemetry;
 
 /// The pause after an accept that failed, for example because no file descriptor is free.
@@ -74,7 +73,14 @@ impl Worker {
     pub async fn serve(self) -> std::io::Result<()> {
         let shutdown = self.shutdown.clone();
         let tracked = self.tracked.clone();
-        let listener = TcpListener::from_std(self.listener.try_clone()?)?;
+        let (watching, failing) = (watch_connections()?, shutdown.clone());
+        let part = shutdown.essential("connections", async move {
+            let Err(error) = watching.await;
+            telemetry::connections::accept_failed(&error);
+            failing.fail("connections");
+        });
+        tokio::task::spawn_local(part);
+        let listener = ClientListener::new(self.listener.try_clone()?)?;
         let (is_first, is_inherited) = (self.is_first, self.is_inherited);
         let (runtime_config, applied) = (self.runtime_config.clone(), self.applied.clone());
         let memory = self.memory.clone();
@@ -111,7 +117,8 @@ impl Worker {
             () = shutdown.draining() => {}
         }
         if !is_inherited {
-            accept_queued(listener, &frontend)?;
+            accept_queued(&listener, &frontend);
+            drop(listener);
         }
         drop(frontend);
         let stop = services.config().config.shutdown;
@@ -176,7 +183,7 @@ async fn apply_reloads(
     }
 }
 
-async fn accept_all(listener: &TcpListener, frontend: &Rc<HttpFrontend>) {
+async fn accept_all(listener: &ClientListener, frontend: &Rc<HttpFrontend>) {
     let mut accepted = 0;
     loop {
         match listener.accept().await {
@@ -197,20 +204,17 @@ async fn accept_all(listener: &TcpListener, frontend: &Rc<HttpFrontend>) {
 }
 
 /// Accepts the connections in the kernel's queue, which closing the listener would reset.
-fn accept_queued(listener: TcpListener, frontend: &Rc<HttpFrontend>) -> std::io::Result<()> {
-    // The socket is used directly, since the runtime may not have seen the latest connections yet.
-    let listener = listener.into_std()?;
+fn accept_queued(listener: &ClientListener, frontend: &Rc<HttpFrontend>) {
     for _ in 0..MAX_QUEUED {
-        let Ok((stream, peer)) = listener.accept() else { break };
-        stream.set_nonblocking(true)?;
-        accept(TcpStream::from_std(stream)?, peer, frontend);
+        // The kernel may not have reported the latest ones yet.
+        let Some((stream, peer)) = listener.try_accept() else { break };
+        accept(stream, peer, frontend);
     }
-    Ok(())
 }
 
-fn accept(stream: TcpStream, peer: SocketAddr, frontend: &Rc<HttpFrontend>) {
+fn accept(stream: ClientTcp, peer: SocketAddr, frontend: &Rc<HttpFrontend>) {
     // On Linux it is inherited from the listener. If this fails, the connection still works, only slower.
     #[cfg(not(target_os = "linux"))]
-    let _ = stream.set_nodelay(true);
+    let _ = socket2::SockRef::from(&stream).set_tcp_nodelay(true);
     frontend.accept(stream, peer);
 }

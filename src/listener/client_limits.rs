@@ -11,15 +11,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
-use tokio::net::TcpStream;
-
 use crate::config::Config;
 use crate::handshake::Rejection;
 use crate::limits::{
     AddressLimits, ConnectionPermit, IpPermit, MemoryBudget, NetworkRates, Verdict,
 };
 use crate::protocol::ClientNetwork;
-use crate::socket::linger_and_close;
+use crate::socket::{ClientTcp, linger_and_close};
 use crate::telemetry;
 use crate::telemetry::messages::LocalLimit;
 
@@ -99,11 +97,11 @@ impl ClientLimits {
     /// Admits a connection, or answers and closes it.
     pub(super) fn admit(
         &self,
-        stream: TcpStream,
+        stream: ClientTcp,
         peer: IpAddr,
         config: &Config,
         places: &LingerPlaces,
-    ) -> Option<(TcpStream, ConnectionPermit, Option<IpPermit>)> {
+    ) -> Option<(ClientTcp, ConnectionPermit, Option<IpPermit>)> {
         match self.check_connection(&stream, peer, config) {
             Ok((process, ip)) => Some((stream, process, ip)),
             Err(Refusal { limit, retry_after }) => {
@@ -120,7 +118,7 @@ impl ClientLimits {
 
     fn check_connection(
         &self,
-        stream: &TcpStream,
+        stream: &ClientTcp,
         peer: IpAddr,
         config: &Config,
     ) -> Result<(ConnectionPermit, Option<IpPermit>), Refusal> {
@@ -207,7 +205,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 }
 
 /// Answers a connection whose request is not read, and closes it: at once if there is no `place` for it.
-fn refuse(stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Option<LingerPlace>) {
+fn refuse(stream: ClientTcp, limit: LocalLimit, retry_after: u64, place: Option<LingerPlace>) {
     let (status, error, code) = match limit {
         LocalLimit::ConnectsPerIp | LocalLimit::ConnectionsPerIp => {
             ("429 Too Many Requests", "too many connections", "too_many_connections")
@@ -228,7 +226,11 @@ fn refuse(stream: TcpStream, limit: LocalLimit, retry_after: u64, place: Option<
     tokio::task::spawn_local(async move {
         let _place = place;
         // Some clients take an answer before their request for an error of the protocol.
-        let _ = tokio::time::timeout(REQUEST_TIMEOUT, stream.peek(&mut [0])).await;
+        let _ = tokio::time::timeout(
+            REQUEST_TIMEOUT,
+            std::future::poll_fn(|cx| stream.poll_peek(cx, &mut [0])),
+        )
+        .await;
         let _ = stream.try_write(response.as_bytes());
         // Whether the client reads the answer or not, the connection is closed when this ends.
         linger_and_close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;

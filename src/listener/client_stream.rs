@@ -14,12 +14,12 @@ use std::time::Duration;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::exchange::{Exchange, Fault};
 use crate::config::{MinPace, Server};
 use crate::proxy::Pace;
+use crate::socket::ClientTcp;
 
 /// How many bytes are read at once while a head is awaited.
 const HEAD_READ_BYTES: usize = 8 * 1024;
@@ -70,7 +70,7 @@ struct Waiting {
 }
 
 pub(super) struct ClientStream {
-    tcp: TokioIo<TcpStream>,
+    tcp: TokioIo<ClientTcp>,
     exchange: Rc<Exchange>,
     limits: TimeLimits,
     timer: Pin<Box<Sleep>>,
@@ -92,7 +92,7 @@ pub(super) struct ClientStream {
 }
 
 impl ClientStream {
-    pub fn new(tcp: TcpStream, exchange: Rc<Exchange>, limits: TimeLimits) -> Self {
+    pub fn new(tcp: ClientTcp, exchange: Rc<Exchange>, limits: TimeLimits) -> Self {
         let now = Instant::now();
         Self {
             tcp: TokioIo::new(tcp),
@@ -113,7 +113,7 @@ impl ClientStream {
     }
 
     /// Returns the TCP stream as it was, and the response that is held.
-    pub fn into_parts(self) -> (TcpStream, Vec<u8>) {
+    pub fn into_parts(self) -> (ClientTcp, Vec<u8>) {
         let tcp = self.tcp.into_inner();
         if self.is_not_sent_limited {
             set_not_sent(&tcp, false);
@@ -188,7 +188,7 @@ impl ClientStream {
         cx: &mut Context<'_>,
         first: &[u8],
         length: usize,
-        write: impl FnOnce(Pin<&mut TokioIo<TcpStream>>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(Pin<&mut TokioIo<ClientTcp>>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if self.is_flushed && self.interim.is_empty() {
             if !self.exchange.is_responding() {
@@ -249,8 +249,7 @@ impl ClientStream {
     fn poll_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         if self.half_closed.is_none() {
             let mut byte = [0];
-            let mut peeked = ReadBuf::new(&mut byte);
-            if let Poll::Ready(0) = self.tcp.inner().poll_peek(cx, &mut peeked)? {
+            if let Poll::Ready(0) = self.tcp.inner().poll_peek(cx, &mut byte)? {
                 self.half_closed = Some(Instant::now());
                 self.exchange.set_half_closed();
                 self.exchange.set_over();
@@ -337,7 +336,8 @@ impl Write for ClientStream {
 #[derive(Debug, Default)]
 struct HeadEnd {
     has_line: bool,
-    line_bytes: usize,
+    /// Whether the current line has bytes other than its end.
+    is_in_line: bool,
     /// Whether the first line is a request line with a `#`. The library drops the fragment of a target, which must have
     /// none. After pipelined requests, the bytes may begin inside a head, whose headers may have a `#`.
     has_fragment: bool,
@@ -348,40 +348,44 @@ struct HeadEnd {
 impl HeadEnd {
     /// Returns where the head ends in `bytes`; `None` = not in them.
     fn find(&mut self, bytes: &[u8]) -> Option<usize> {
-        for (index, byte) in bytes.iter().enumerate() {
-            match byte {
-                b'\n' if self.line_bytes > 0 => {
-                    if !self.has_line {
-                        self.has_fragment &=
-                            self.first_line_end.to_be_bytes().starts_with(b"HTTP/1.");
-                    }
-                    (self.has_line, self.line_bytes) = (true, 0);
+        let mut start = 0;
+        while let Some(length) = bytes[start..].iter().position(|byte| *byte == b'\n') {
+            self.add(&bytes[start..start + length]);
+            start += length + 1;
+            if self.is_in_line {
+                if !self.has_line {
+                    self.has_fragment &= self.first_line_end.to_be_bytes().starts_with(b"HTTP/1.");
                 }
-                b'\n' if self.has_line => {
-                    (self.has_line, self.line_bytes) = (false, 0);
-                    return Some(index + 1);
-                }
-                b'\n' | b'\r' => {}
-                byte => {
-                    self.line_bytes += 1;
-                    if !self.has_line {
-                        self.has_fragment |= *byte == b'#';
-                        self.first_line_end = (self.first_line_end << 8) | u64::from(*byte);
-                    }
-                }
+                (self.has_line, self.is_in_line) = (true, false);
+            } else if self.has_line {
+                self.has_line = false;
+                return Some(start);
             }
         }
+        self.add(&bytes[start..]);
         None
+    }
+
+    /// Adds bytes of one line.
+    fn add(&mut self, bytes: &[u8]) {
+        self.is_in_line |= bytes.iter().any(|byte| *byte != b'\r');
+        if self.has_line {
+            return;
+        }
+        for byte in bytes.iter().filter(|byte| **byte != b'\r') {
+            self.has_fragment |= *byte == b'#';
+            self.first_line_end = (self.first_line_end << 8) | u64::from(*byte);
+        }
     }
 }
 
 /// Whether the kernel may queue only little that is not sent. If this fails, only the measured pace is less exact.
 #[cfg(target_os = "linux")]
-fn set_not_sent(tcp: &TcpStream, is_limited: bool) {
+fn set_not_sent(tcp: &ClientTcp, is_limited: bool) {
     // 0 is the system's own limit.
     let bytes = if is_limited { NOT_SENT_BYTES } else { 0 };
     let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(bytes);
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_not_sent(_tcp: &TcpStream, _is_limited: bool) {}
+fn set_not_sent(_tcp: &ClientTcp, _is_limited: bool) {}

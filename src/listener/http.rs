@@ -16,7 +16,6 @@ use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -33,7 +32,7 @@ use crate::limits::IpPermit;
 use crate::protocol::{ClientAddress, HeadMistake, check_head, is_about_the_server};
 use crate::proxy::{self, HeldBody, Proxy, ProxyBody};
 use crate::session::{Permits, Services};
-use crate::socket::linger_and_close;
+use crate::socket::{ClientTcp, linger_and_close};
 use crate::telemetry;
 use crate::telemetry::connections::HttpError;
 
@@ -112,7 +111,7 @@ impl HttpFrontend {
     }
 
     /// Serves a connection, unless a limit refuses it.
-    pub fn accept(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+    pub fn accept(self: &Rc<Self>, stream: ClientTcp, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let admitted = {
             let config = &self.runtime_config.borrow().config;
@@ -126,7 +125,7 @@ impl HttpFrontend {
     }
 
     /// Serves requests until the connection ends or is upgraded. After an upgrade, starts the session.
-    async fn serve(self: Rc<Self>, stream: TcpStream, connection: Connection) {
+    async fn serve(self: Rc<Self>, stream: ClientTcp, connection: Connection) {
         let Connection { peer, permits, tracked } = connection;
         let phase = Rc::new(HttpPhase {
             peer,
@@ -153,9 +152,9 @@ impl HttpFrontend {
     /// session sends, or `None` if the connection ended with an error.
     async fn serve_http(
         self: &Rc<Self>,
-        stream: TcpStream,
+        stream: ClientTcp,
         phase: &Rc<HttpPhase>,
-    ) -> Option<(TcpStream, Bytes, Bytes)> {
+    ) -> Option<(ClientTcp, Bytes, Bytes)> {
         let (frontend, requests) = (Rc::clone(self), Rc::clone(phase));
         let service = service_fn(move |request| {
             let (frontend, phase) = (Rc::clone(&frontend), Rc::clone(&requests));

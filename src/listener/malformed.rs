@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
 
 use super::exchange::{Exchange, Fault};
 use crate::protocol::HeadMistake;
-use crate::socket::linger_and_close;
+use crate::socket::{ClientTcp, linger_and_close};
 
 /// How long a client has to take the answer, and to stop sending.
 const LINGER: Duration = Duration::from_secs(1);
@@ -44,7 +43,7 @@ impl Answer {
     }
 
     /// Sends the answer and ends the connection, so that the client reads the answer and not a reset.
-    pub async fn send(self, mut tcp: TcpStream) {
+    pub async fn send(self, mut tcp: ClientTcp) {
         let Self(status, error, code) = self;
         let reason = hyper::StatusCode::from_u16(status).ok().and_then(|it| it.canonical_reason());
         let body = serde_json::json!({ "error": error, "code": code }).to_string();

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::client_limits::LingerPlace;
@@ -14,7 +13,7 @@ use crate::handshake::Admission;
 use crate::limits::{IpPermit, Lease};
 use crate::protocol::CloseReason;
 use crate::session::{self, Client, NewClient, Permits, UpstreamMode};
-use crate::socket::ByteStream;
+use crate::socket::{ByteStream, ClientTcp};
 use crate::upstream::PassedUpstream;
 
 /// The result of an upgrade whose 101 response is on its way.
@@ -35,7 +34,7 @@ impl HttpFrontend {
     pub fn start_session(
         &self,
         upgraded: Upgraded,
-        stream: TcpStream,
+        stream: ClientTcp,
         (early, head): (Bytes, Bytes),
         mut permits: Permits,
         tracked: TaskTrackerToken,

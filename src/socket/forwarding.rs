@@ -63,9 +63,7 @@ impl Socket {
     /// Registers the task of `cx` as the one that drives this socket, and writes what waits. Returns whether the
     /// connection goes on.
     pub fn poll_output(&self, cx: &mut Context<'_>) -> bool {
-        if !self.waker.borrow().will_wake(cx.waker()) {
-            *self.waker.borrow_mut() = cx.waker().clone();
-        }
+        self.driving_task.set(cx);
         if self.is_broken.get() || self.poll_flush(cx).is_err() || self.poll_end(cx).is_err() {
             self.mark_ended();
             return false;

@@ -5,12 +5,15 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Ends this side of the connection, and discards what the client sends until it closes its own, for at most `timeout`
 /// and `max_bytes`.
-pub async fn linger_and_close(mut tcp: TcpStream, timeout: Duration, max_bytes: usize) {
+pub async fn linger_and_close(
+    mut tcp: impl AsyncRead + AsyncWrite + Unpin,
+    timeout: Duration,
+    max_bytes: usize,
+) {
     let closing = async {
         tcp.shutdown().await?;
         let (mut discarded, mut bytes) = (0, [0; 4096]);

@@ -6,9 +6,11 @@
 //! users or JSON.
 
 mod backlog;
+mod client_tcp;
 mod closing;
 mod decoder;
 mod delivery;
+mod driving_task;
 mod event;
 mod forwarding;
 pub mod frame;
@@ -16,24 +18,27 @@ mod frame_scanner;
 mod head;
 mod linger;
 mod outbox;
+mod poller;
 mod publications;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod utf8;
 
+pub use client_tcp::{ClientListener, ClientTcp};
 pub use decoder::{Decoder, Incoming, Proceed, parse_close};
 pub use delivery::Delivery;
 pub use event::{ConnectionEnd, Event};
 pub use frame_scanner::{DataFrame, FrameScanner, MAX_KEPT, Place, ScanFault, Scanned};
 pub use linger::linger_and_close;
+pub use poller::watch_connections;
 pub use publications::HoldGuard;
 pub use stream::{ByteStream, is_failed_connection};
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -42,6 +47,7 @@ use crate::clock;
 use crate::config::SendQueue;
 use crate::protocol::{CloseReason, Position};
 use closing::{Ending, Phase};
+use driving_task::DrivingTask;
 use forwarding::Forwarding;
 use frame::Opcode;
 use outbox::{Outbox, Overflow};
@@ -63,8 +69,8 @@ pub struct Socket {
     stream: RefCell<ByteStream>,
     decoder: RefCell<Decoder>,
     outbox: RefCell<Outbox>,
-    /// Wakes the driving task. Direct writers register it for writability.
-    waker: RefCell<Waker>,
+    /// Direct writers register it for writability.
+    driving_task: DrivingTask,
     phase: Cell<Phase>,
     /// `None` while nothing of the end has begun.
     ending: OnceCell<Box<Ending>>,
@@ -137,7 +143,7 @@ impl Socket {
             stream: RefCell::new(stream),
             decoder: RefCell::new(Decoder::new(max_message)),
             outbox: RefCell::new(Outbox::new(queue)),
-            waker: RefCell::new(Waker::noop().clone()),
+            driving_task: DrivingTask::default(),
             phase: Cell::new(Phase::Open),
             ending: OnceCell::new(),
             is_broken: Cell::new(false),
@@ -241,10 +247,11 @@ impl Socket {
 
     /// Makes one write past the outbox. Returns how many bytes the kernel took.
     fn write_now(&self, bytes: &[u8]) -> Result<usize, ()> {
-        let waker = self.waker.borrow();
-        let mut cx = Context::from_waker(&waker);
-        let mut stream = self.stream.borrow_mut();
-        match Pin::new(&mut *stream).poll_write(&mut cx, bytes) {
+        let written = self.driving_task.with_waker(|waker| {
+            let mut stream = self.stream.borrow_mut();
+            Pin::new(&mut *stream).poll_write(&mut Context::from_waker(waker), bytes)
+        });
+        match written {
             Poll::Ready(Ok(written)) => Ok(written),
             Poll::Pending => Ok(0),
             Poll::Ready(Err(_)) => {
@@ -256,10 +263,12 @@ impl Socket {
 
     /// Makes one write of what waits and, behind it, `bytes`. Returns how many of `bytes` the kernel took.
     fn write_behind(&self, bytes: &[u8]) -> Result<usize, ()> {
-        let waker = self.waker.borrow();
-        let mut cx = Context::from_waker(&waker);
         let mut outbox = self.outbox.borrow_mut();
-        match outbox.poll_write_with(&mut *self.stream.borrow_mut(), &mut cx, bytes) {
+        let written = self.driving_task.with_waker(|waker| {
+            let mut cx = Context::from_waker(waker);
+            outbox.poll_write_with(&mut *self.stream.borrow_mut(), &mut cx, bytes)
+        });
+        match written {
             Poll::Ready(Ok(written)) => {
                 if outbox.is_empty() {
                     outbox.wake_waiting();
@@ -282,9 +291,9 @@ impl Socket {
 
     /// Writes the outbox, as far as the kernel takes it.
     fn flush(&self) {
-        let waker = self.waker.borrow();
-        let mut cx = Context::from_waker(&waker);
-        if self.poll_flush(&mut cx).is_err() {
+        let flushed =
+            self.driving_task.with_waker(|waker| self.poll_flush(&mut Context::from_waker(waker)));
+        if flushed.is_err() {
             self.abort();
         }
     }
@@ -361,7 +370,7 @@ impl Socket {
     }
 
     fn wake(&self) {
-        self.waker.borrow().wake_by_ref();
+        self.driving_task.wake();
     }
 
     /// Processes bytes of the peer: those read here, and those that came before the socket had the stream.
@@ -414,9 +423,7 @@ impl Socket {
         cx: &mut Context<'_>,
         on_event: &mut dyn FnMut(Event<'_>),
     ) -> Poll<()> {
-        if !self.waker.borrow().will_wake(cx.waker()) {
-            *self.waker.borrow_mut() = cx.waker().clone();
-        }
+        self.driving_task.set(cx);
         for _ in 0..READS_PER_POLL {
             if self.is_broken.get() || self.poll_flush(cx).is_err() || self.poll_end(cx).is_err() {
                 self.mark_ended();

@@ -5,12 +5,13 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::ClientTcp;
 
 /// A closed set of streams, so that the hub's handles need no type parameter.
 #[derive(Debug)]
 pub enum ByteStream {
-    Tcp(TcpStream),
+    Tcp(ClientTcp),
     #[cfg(test)]
     Memory(tokio::io::DuplexStream),
 }

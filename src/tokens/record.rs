@@ -165,7 +165,7 @@ impl Fields {
     }
 
     fn finish(self) -> Result<TokenRecord, Unusable> {
-        match serde_json::from_value(Value::Object(self.0.clone())) {
+        match TokenRecord::deserialize(&self.0) {
             Ok(record) => TokenRecord::check(record),
             Err(_) => Err(Unusable::malformed(&self.mistake())),
         }

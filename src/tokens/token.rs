@@ -24,7 +24,8 @@ pub(super) fn is_well_formed(token: &str) -> bool {
 /// Returns an identifier of a token that may be logged: the first 8 hex digits of its SHA-256.
 pub fn log_id(token: &str) -> String {
     let digest = Sha256::digest(token.as_bytes());
-    digest.iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    let first = digest.iter().take(4).fold(0, |bits, byte| bits << 8 | u32::from(*byte));
+    format!("{first:08x}")
 }
 
 #[cfg(test)]

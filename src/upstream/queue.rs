@@ -17,8 +17,8 @@ use crate::shutdown::Shutdown;
 /// The field of a stream entry that contains the JSON.
 const FIELD: &str = "message";
 
-/// Adds messages to a list until it is full, in order, and returns how many. The check and the push are one script, so that several
-/// gateways keep to one limit.
+/// Adds messages to a list until it is full, in order, and returns how many. The check and the push are one script, so that
+/// several gateways keep to one limit.
 const PUSH: &str = "\
 local max, count = tonumber(ARGV[1]), #ARGV - 1
 if max > 0 then count = math.min(count, max - redis.call('LLEN', KEYS[1])) end

@@ -120,7 +120,10 @@ async fn the_others_have_an_answer_if_the_task_that_sends_ends() {
     .await;
     drop(first);
     // One that never runs is no different.
-    let write = |json: &mut Vec<u8>| Ok(json.push(b'm'));
+    let write = |json: &mut Vec<u8>| {
+        json.push(b'm');
+        Ok(())
+    };
     drop(outgoing.send(&writer, "list".into(), soon(), write));
     assert_eq!(second.await.unwrap_err().0, RelayError::Unavailable);
     // The queue takes messages as before.
