@@ -138,6 +138,30 @@ async fn a_reply_that_streams_is_waited_for() {
     assert_eq!(outcome["outcome"], "completed", "{outcome}");
 }
 
+/// The time to the deadline counts from the signal, and not from the last event.
+#[tokio::test]
+async fn a_reply_whose_events_keep_coming_is_ended_before_the_deadline() {
+    let (writer, upstream) = one_answer("text/event-stream").await;
+    let settings =
+        with_upstream(&upstream.url("/"), "100ms", "1s").also("log", "level = \"debug\"");
+    let mut gateway = Gateway::start(settings).await;
+    let (mut client, _) = Client::connected(&gateway, PATH).await;
+    client.send_json(&json!({"message": "hi"})).await;
+    client.next_event("task_queued").await;
+    let writing = tokio::spawn(async move {
+        while writer.write("data: more\n\n") {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    });
+    gateway.signal(Signal::TERM);
+    let outcome = gateway.wait_for_event("generation_ended").await;
+    assert_eq!(outcome["outcome"], "worker_lost", "{outcome}");
+    assert_eq!(outcome["reason"], "the gateway is stopping", "{outcome}");
+    gateway.wait_exit().await;
+    assert_eq!(gateway.events("shutdown_forced"), 0);
+    within("the end of the request", writing).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_second_signal_cuts_what_is_left() {
     for (first, second) in [(Signal::TERM, Signal::TERM), (Signal::INT, Signal::TERM)] {
