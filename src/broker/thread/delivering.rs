@@ -106,8 +106,11 @@ impl Broker {
                 since_yield = Work::default();
                 delivered.report();
                 self.write_all();
+                // The kernel is asked for new input the first time. Before the second time the tasks run that it has
+                // woken, so that what they pass on, such as a publication to a small channel, does not wait for
+                // further visits.
                 tokio::task::yield_now().await;
-                behind_woken_tasks().await;
+                tokio::task::yield_now().await;
             }
         }
     }
@@ -175,18 +178,4 @@ impl Broker {
             self.hub.close_all(channel, CloseReason::BrokerGap);
         }
     }
-}
-
-/// Completes behind the tasks that new input has woken while this one gave way, so that what they pass on, such as a
-/// publication to a small channel, does not wait for further visits.
-async fn behind_woken_tasks() {
-    let mut is_behind = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut is_behind, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
 }
