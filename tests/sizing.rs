@@ -230,7 +230,7 @@ fn ten_million(figures: &Figures, load: &Load, stored_bytes: f64, sent_bytes: f6
     let of_node = load.connections / nodes;
     let returning = of_node / BACK_SECONDS;
     let sent_bytes = sent_bytes + load.heartbeats * (2.0 + 52.0);
-    let commands = load.messages * 4.0 + load.events + load.handshakes * 4.0 + nodes * 10.0;
+    let commands = load.messages * 6.0 + load.events + load.handshakes * 4.0 + nodes * 10.0;
     vec![
         ("groups, each with its own Redis, half used", about(groups)),
         ("nodes, without those that may fail", about(nodes)),
