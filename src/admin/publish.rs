@@ -51,20 +51,6 @@ fn present<'de: 'a, 'a, D: Deserializer<'de>>(value: D) -> Result<Option<&'a Raw
     <&'a RawValue>::deserialize(value).map(Some)
 }
 
-/// What a call with one publication has published.
-#[derive(Serialize)]
-struct One {
-    #[serde(rename = "cancelled", skip_serializing_if = "std::ops::Not::not")]
-    refused: bool,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    duplicate: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    epoch: Option<Epoch>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    offset: Option<u64>,
-    published: usize,
-}
-
 /// What a call with a list of publications has published.
 #[derive(Serialize)]
 struct Several<'a> {
@@ -86,12 +72,14 @@ enum Publications {
 /// A channel and its publications.
 type Group = (ChannelName, Vec<Bytes>);
 
-/// The result for one channel.
+/// The result for one channel. The answer to a call with one publication is this alone.
 #[derive(Serialize)]
 struct ChannelResult<'a> {
     #[serde(rename = "cancelled", skip_serializing_if = "std::ops::Not::not")]
     refused: bool,
-    channel: &'a str,
+    /// `None` if the call had only one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     duplicate: bool,
     /// Epoch and offset are those of its last publication.
@@ -99,16 +87,20 @@ struct ChannelResult<'a> {
     epoch: Option<Epoch>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offset: Option<u64>,
+    /// `None` if the answer says for all channels together how many they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    published: Option<usize>,
 }
 
 impl<'a> ChannelResult<'a> {
-    fn new(channel: &'a ChannelName, published: Published) -> Self {
+    fn new(channel: Option<&'a str>, published: Published, count: Option<usize>) -> Self {
         Self {
             refused: published.refused,
-            channel: channel.as_str(),
+            channel,
             duplicate: published.duplicate,
             epoch: published.position.map(|position| position.epoch),
             offset: published.position.map(|position| position.offset),
+            published: count,
         }
     }
 }
@@ -141,13 +133,7 @@ impl Admin {
                 let outcome = self.publisher.publish(&channel, data, once.as_ref()).await;
                 let published = outcome.map_err(|error| self.refusal(error, 0))?;
                 caller.audit(Action::Published, &"1 to 1 channels");
-                serde_json::to_string(&One {
-                    refused: published.refused,
-                    duplicate: published.duplicate,
-                    epoch: published.position.map(|position| position.epoch),
-                    offset: published.position.map(|position| position.offset),
-                    published: 1,
-                })
+                serde_json::to_string(&ChannelResult::new(None, published, Some(1)))
             }
             Publications::Several(publications) => {
                 return self.publish_groups(publications, once.as_ref(), caller).await;
@@ -170,7 +156,7 @@ impl Admin {
         for ((channel, data), outcome) in groups.iter().zip(outcomes) {
             match outcome {
                 Ok(done) => {
-                    channels.push(ChannelResult::new(channel, done));
+                    channels.push(ChannelResult::new(Some(channel.as_str()), done, None));
                     published += data.len();
                 }
                 Err(error) => failed = failed.or(Some(error)),

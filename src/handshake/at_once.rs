@@ -35,7 +35,7 @@ pub(super) struct Question<'a> {
 /// What Redis has answered.
 struct Answered {
     answers: Result<Vec<StepAnswer>, RedisFailure>,
-    /// Whose token it was, if the steps after the first ran.
+    /// The user whose token it was; `None` if the steps after the first did not run.
     user: Option<String>,
     /// Responsible for the lease, if its step ran.
     claim: Option<Claim>,
@@ -54,7 +54,7 @@ impl Handshake {
         let Question { commands, token, steps, rate, lease } = question;
         let answered = match &lease {
             None => ask(commands.clone(), steps, None).await,
-            // Whose lease it is comes with the answer, so that something must wait for it even if the client does not.
+            // The answer says whose lease it is, so that a task waits for it even if the client does not.
             Some(_) => {
                 let lease = (self.limits.clone(), Arc::clone(route), attempt.connection_id.into());
                 let asked = tokio::spawn(ask(commands.clone(), steps, Some(lease)));

@@ -62,7 +62,7 @@ struct State {
     runs: Vec<Run>,
     messages: usize,
     bytes: usize,
-    /// By the number of the message; empty if the batch was not sent. Set once.
+    /// What became of each message, by its number; empty if the batch was not sent. It is set once.
     written: Option<Vec<Written>>,
     /// The tasks that wait, in the same way.
     waiting: Vec<Option<Waker>>,
