@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::protocol::CloseReason;
 use crate::protocol::Epoch;
 
 const QUEUE: SendQueue = SendQueue { messages: 4, bytes: 1000 };
