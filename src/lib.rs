@@ -107,7 +107,8 @@ pub mod internals {
     pub use crate::channel_layer::Serializer;
     pub use crate::config::{Config, LayerSerializer, Secret};
     pub use crate::protocol::{
-        ClientAction, ClientFrame, CloseReason, ErrorCode, EventName, MAX_TASK_ID_BYTES,
+        ClientAction, ClientFrame, CloseReason, DeflateTerms, ErrorCode, EventName,
+        MAX_TASK_ID_BYTES,
     };
     pub use crate::socket::{
         Decoder, FrameScanner, Incoming, MAX_KEPT, Proceed, ScanFault, Scanned,

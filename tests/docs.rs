@@ -18,11 +18,10 @@ use tidegate::internals::{ClientAction, CloseReason, Config, ErrorCode};
 fn is_listed(reason: CloseReason) -> bool {
     use CloseReason::*;
     match reason {
-        Normal | ProtocolError | BinaryRefused | InvalidUtf8 | Flooding | MessageTooBig
-        | InternalError | Restarting | BrokerGap | Overloaded | BadGateway | Unauthenticated
-        | Disconnected | Forbidden | TooSlow | PongTimeout | TooManyConnections => {
-            CloseReason::ALL.contains(&reason)
-        }
+        Normal | ProtocolError | BinaryRefused | InvalidUtf8 | InvalidCompression | Flooding
+        | MessageTooBig | InternalError | Restarting | BrokerGap | Overloaded | BadGateway
+        | Unauthenticated | Disconnected | Forbidden | TooSlow | PongTimeout
+        | TooManyConnections => CloseReason::ALL.contains(&reason),
     }
 }
 

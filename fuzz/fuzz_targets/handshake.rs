@@ -120,7 +120,7 @@ async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<B
                     let channel = admission.channel.as_ref().expect("the routes have one").as_str();
                     assert_eq!(channel, format!("{prefix}{}", values[0]));
                     assert!(channel.len() <= 255 && !channel.starts_with("chat_own"));
-                    upgrade.accept(admission.subprotocol.as_deref())
+                    upgrade.accept(admission.subprotocol.as_deref(), admission.deflate)
                 }
                 Err(rejection) => refusal(rejection.to_response()),
             }

@@ -117,8 +117,12 @@ impl CatchUps {
         let received = Instant::now();
         let publication = |delivery| Publication { channel: channel.clone(), delivery, received };
         let batch = page.publications.into_iter().map(publication);
-        let batch: Vec<_> = batch.filter(|publication| self.observe(publication)).collect();
-        for thread in self.threads_of(channel) {
+        let mut batch: Vec<_> = batch.filter(|publication| self.observe(publication)).collect();
+        let threads = self.threads_of(channel);
+        if threads.len() > 1 {
+            batch.iter_mut().for_each(|publication| publication.delivery.share_compressed());
+        }
+        for thread in threads {
             // A thread that has ended has no clients.
             let _ = self.threads[thread].send(ToThread::Batch(batch.clone())).await;
         }

@@ -362,9 +362,12 @@ async fn distribute(
 }
 
 /// Puts a publication into the batch of each thread that listens to its channel.
-fn hand_out(publication: Publication, channels: &Channels, batches: &mut [Vec<Publication>]) {
+fn hand_out(mut publication: Publication, channels: &Channels, batches: &mut [Vec<Publication>]) {
     let listeners = channels.listeners(&publication.channel);
     let Some((last, others)) = listeners.split_last() else { return };
+    if !others.is_empty() {
+        publication.delivery.share_compressed();
+    }
     for listener in others {
         batches[listener.thread].push(publication.clone());
     }
@@ -402,7 +405,7 @@ pub(super) fn accept(intake: &Intake, channel: &[u8], payload: &[u8]) -> Result<
     };
     let delivery = match Position::split(payload) {
         // The history continues under a new epoch. Sockets of the old one are closed; nothing is written.
-        Some((position, [])) => Delivery { frame: Bytes::new(), position: Some(position) },
+        Some((position, [])) => Delivery::new(Bytes::new(), Some(position)),
         Some((position, json)) => history::encode_received(&channel, json, Some(position)),
         None => history::encode_received(&channel, payload, None),
     };

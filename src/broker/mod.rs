@@ -27,7 +27,7 @@ pub use canary::Canary;
 pub use core::Core;
 pub use history::{
     Cancellation, Extent, GenerationState, History, MemoryHistory, Page, PublishOnce, Published,
-    ReadFrom, TerminalEvent, compact, concat, end_key,
+    ReadFrom, TerminalEvent, compact, end_key,
 };
 pub use publisher::Publisher;
 pub use tails::{Tail, TailEnd, TailEvent, Tails, TooManyTails};

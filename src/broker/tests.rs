@@ -186,7 +186,7 @@ impl Engine {
     fn send(&self) {
         let publication = Publication {
             channel: ChannelName::new(&format!("chat_{}", self.next)).unwrap(),
-            delivery: Delivery { frame: crate::socket::frame::text("hi"), position: None },
+            delivery: Delivery::new(crate::socket::frame::text("hi"), None),
             received: std::time::Instant::now(),
         };
         let batch = thread::ToThread::Batch(vec![publication]);

@@ -9,7 +9,9 @@ pub(super) use defaults::Defaults;
 
 use authorization::{auth, authorize};
 use generations::generations;
-use values::{BINARY, COMPACT, HOST, METHOD, PLAIN_REQUESTS, PRESENCE, PROTOCOL, REJECT, REPLY};
+use values::{
+    BINARY, COMPACT, COMPRESSION, HOST, METHOD, PLAIN_REQUESTS, PRESENCE, PROTOCOL, REJECT, REPLY,
+};
 
 use super::section::Section;
 use super::{AuthSource, History, Protocol, Route, SendQueue, kinds, limits};
@@ -141,6 +143,13 @@ fn route(
         10_000,
         "Maximum length of the \"message\" field; beyond it the client gets an error event.",
     );
+    let compression = s.key(
+        "compression",
+        COMPRESSION,
+        "off",
+        "\"deflate\": messages are compressed for clients that offer permessage-deflate (RFC 7692). Leave it \"off\" where \
+         a message has a secret beside text that somebody else chooses: its length tells about the secret.",
+    );
     let idle_ping = s.key(
         "idle_ping",
         kinds::POSITIVE_DURATION,
@@ -215,6 +224,7 @@ fn route(
         binary: binary?,
         max_message_bytes: max_message_bytes?,
         max_message_chars: max_message_chars?,
+        compression: compression?,
         idle_ping: idle_ping?,
         pong_timeout: pong_timeout?,
         max_session: max_session?,

@@ -197,6 +197,9 @@ impl Place<'_> {
             "binary" if self.route.protocol == Protocol::Pass => {
                 "messages of both kinds pass on a pass route; remove it"
             }
+            "compression" if self.route.protocol == Protocol::Pass && !key.is_off() => {
+                "frames of a pass route pass as they are, and extensions are not offered to its upstream; remove it"
+            }
             "max_message_chars" => {
                 "messages of this route are not read; remove it, max_message_bytes limits their size"
             }

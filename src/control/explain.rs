@@ -47,6 +47,9 @@ pub struct ConnectionDetails {
     pub began_after: Option<ChannelPosition>,
     /// The last publication that was written to it in full; `None` as above, or while its history is being sent.
     pub written_up_to: Option<ChannelPosition>,
+    /// The compression that it has negotiated; `None` = none.
+    #[serde(default)]
+    pub compression: Option<Box<str>>,
     /// Whether it is a member of its channel's presence.
     #[serde(rename = "present")]
     pub is_present: bool,

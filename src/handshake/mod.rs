@@ -34,13 +34,13 @@ use std::sync::Arc;
 
 use hyper::{HeaderMap, Request};
 
-use crate::config::{self, AuthSource};
+use crate::config::{self, AuthSource, Compression};
 use crate::limits::{
     Claim, ConnectVerdict, LeaseKey, LeaseKind, LimitName, NewChannels, SharedLimits, Verdict,
 };
 use crate::protocol::{
-    ChannelName, ClientNetwork, ConnectionId, Params, RequestId, ReservedChannels, ResumePoint,
-    SenderKey, TemplateContext, TraceContext, UserId,
+    ChannelName, ClientNetwork, ConnectionId, DeflateTerms, Params, RequestId, ReservedChannels,
+    ResumePoint, SenderKey, TemplateContext, TraceContext, UserId,
 };
 use crate::telemetry;
 use crate::telemetry::connections::Admitted;
@@ -72,6 +72,8 @@ pub struct Admission {
     pub trace: TraceContext,
     /// The client's last position in the channel; `None` = it does not resume.
     pub resume: Option<ResumePoint>,
+    /// What compression the client is told in the response; `None` = none.
+    pub deflate: Option<DeflateTerms>,
     /// A lease of `connections_per_user`, which must be held as long as the connection.
     pub lease: Option<Claim>,
     /// What the upstream gets of this handshake with each message. The listener reads it.
@@ -216,6 +218,10 @@ impl Handshake {
         self.authorizer.check(&route, question).await.map_err(refused)?;
         let subprotocol = offered.selected_subprotocol();
         let resume = offered.resume_point();
+        let deflate = match route.compression {
+            Compression::Off => None,
+            Compression::Deflate => DeflateTerms::accept_first(headers),
+        };
         Ok(Admission {
             route,
             params,
@@ -229,6 +235,7 @@ impl Handshake {
             subprotocol,
             trace,
             resume,
+            deflate,
             lease,
             forwarded: None,
         })

@@ -10,7 +10,7 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 
 use super::credentials::{PROTOCOL, TOKEN_PROTOCOL, looks_like_token, subprotocols};
 use super::rejection::json_error;
-use crate::protocol::{header_has_token, websocket_accept};
+use crate::protocol::{DeflateTerms, header_has_token, websocket_accept};
 
 /// Decodes a `Sec-WebSocket-Key`. The bits after the last byte may be set: they are in the example of RFC 6455 section
 /// 4.1, `AQIDBAUGBwgJCgsMDQ4PEC==`.
@@ -89,7 +89,11 @@ pub fn is_requested(headers: &HeaderMap) -> bool {
 
 impl UpgradeRequest {
     /// Returns the 101 response for an admitted client.
-    pub fn accept(self, subprotocol: Option<&str>) -> Response<Full<Bytes>> {
+    pub fn accept(
+        self,
+        subprotocol: Option<&str>,
+        deflate: Option<DeflateTerms>,
+    ) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::default());
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -98,6 +102,9 @@ impl UpgradeRequest {
         headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept);
         if let Some(Ok(selected)) = subprotocol.map(HeaderValue::from_str) {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, selected);
+        }
+        if let Some(extensions) = deflate.and_then(DeflateTerms::response) {
+            headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, extensions);
         }
         response
     }
@@ -108,9 +115,10 @@ impl UpgradeRequest {
         self,
         headers: HeaderMap,
         subprotocol: Option<HeaderValue>,
+        deflate: Option<DeflateTerms>,
     ) -> Response<Full<Bytes>> {
         let own = self.offers_protocol.then_some(HeaderValue::from_static(PROTOCOL));
-        let mut response = self.accept(None);
+        let mut response = self.accept(None, deflate);
         for (name, value) in std::mem::replace(response.headers_mut(), headers) {
             // Each of the gateway's own headers has one value.
             if let Some(name) = name {
@@ -128,7 +136,7 @@ impl UpgradeRequest {
     pub fn accept_to_close(self) -> Response<Full<Bytes>> {
         let offered = self.offered.clone();
         let protocol = self.offers_protocol.then_some(PROTOCOL).or(offered.as_deref());
-        self.accept(protocol)
+        self.accept(protocol, None)
     }
 }
 

@@ -8,6 +8,7 @@
 //! The hub holds socket handles and does not know sessions; the broker decides which sockets are attached, and bounds
 //! what is queued ([`HubPart::has_room`]).
 
+mod joined;
 mod pass;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use crate::protocol::{ChannelName, CloseReason, Position};
 use crate::socket::{Delivery, Socket};
 use crate::telemetry;
+use joined::JoinedForms;
 use pass::{LapEnd, Pass};
 use turns::Turns;
 
@@ -63,8 +65,8 @@ struct State {
         reason = "channels hold boxes, and an allocation is what this saves"
     )]
     spare: Vec<Box<Pass>>,
-    /// The buffer in which frames are joined, of at most [`pass::MAX_JOINED_BYTES`].
-    joined: Vec<u8>,
+    /// The buffers in which frames are joined.
+    forms: JoinedForms,
 }
 
 /// What all passes together hold.
@@ -175,14 +177,14 @@ impl HubPart {
     /// Delivers to some sockets of the channel whose turn it is.
     pub fn take_turn(&self) -> Turn {
         let mut state = self.0.borrow_mut();
-        let State { channels, turns, waiting, joined, .. } = &mut *state;
+        let State { channels, turns, waiting, forms, .. } = &mut *state;
         let Some(name) = turns.next() else { return Turn::default() };
         // A channel that has lost its last socket has no pass any more.
         let Some(channel) = channels.get_mut(&name) else { return Turn::default() };
         let Channel { sockets, pass: Some(pass), last } = &mut **channel else {
             return Turn::default();
         };
-        let mut turn = pass.visit(sockets, joined);
+        let mut turn = pass.visit(sockets, forms);
         turns.count(sockets.len(), turn.sockets, turn.bytes);
         let Some(ended) = pass.end_lap() else {
             turns.push(name, sockets.len());

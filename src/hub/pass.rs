@@ -14,13 +14,9 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::Turn;
+use super::joined::JoinedForms;
 use crate::protocol::{CloseReason, Position};
 use crate::socket::{Delivery, HubPlace, Socket};
-
-/// A visit hands one socket at most this many publications, and this many bytes if they are several. So it fits into
-/// the default `send_queue` of a connection to which nothing can be written just now.
-pub(super) const MAX_JOINED: usize = 256;
-pub(super) const MAX_JOINED_BYTES: usize = 256 * 1024;
 
 /// A turn ends after this many sockets or bytes, so that other channels wait for no more than a part of a millisecond.
 pub(super) const SOCKETS_PER_TURN: usize = 32;
@@ -126,35 +122,34 @@ impl Pass {
         hole
     }
 
-    /// Visits the next sockets. `joined` is a buffer.
-    pub fn visit(&mut self, sockets: &[Rc<Socket>], joined: &mut Vec<u8>) -> Turn {
+    /// Visits the next sockets. `forms` is a buffer.
+    pub fn visit(&mut self, sockets: &[Rc<Socket>], forms: &mut JoinedForms) -> Turn {
         let (started, mut bytes) = (self.visited, 0);
         let mut counts = Counts::default();
-        // What `joined` holds. Most sockets of a turn get the same.
-        let (mut from, mut to) = (0, 0);
-        joined.clear();
         while self.visited < self.end
             && self.visited - started < SOCKETS_PER_TURN
             && bytes < BYTES_PER_TURN
         {
             let socket = &sockets[self.visited];
             self.visited += 1;
-            let cursor = socket.hub_place.get().cursor.wrapping_sub(self.first) as usize;
-            if cursor != from || to == 0 {
-                (from, to) = (cursor, self.end_of_join(cursor));
-                join(&self.publications[from..to], joined);
-            }
+            let from = socket.hub_place.get().cursor.wrapping_sub(self.first) as usize;
+            // Most sockets of a turn get the same.
+            let joined = match socket.window() {
+                None => forms.plain(from, &self.publications),
+                Some(window) => forms.compressed(window, from, &mut self.publications),
+            };
+            let to = joined.to;
             self.reached = self.reached.min(to);
             if to < self.publications.len() {
                 self.again = self.visited;
             }
-            let publications = &self.publications[from..to];
-            let [first, rest @ ..] = publications else { continue };
-            let frames: &[u8] = if rest.is_empty() { &first.frame } else { joined };
+            let Some(publications) = joined.publications(&self.publications) else { continue };
+            let frames = joined.frames(publications);
             bytes += frames.len();
             place(socket, self.visited - 1, self.first.wrapping_add(to as u32));
             counts.add(publications.len(), deliver(socket, publications, frames));
         }
+        forms.clear();
         self.counts.deliveries += counts.deliveries;
         self.counts.drops += counts.drops;
         Turn {
@@ -191,18 +186,6 @@ impl Pass {
     pub fn last_position(&self, cursor: u32) -> Option<Position> {
         last_position(&self.publications[..cursor.wrapping_sub(self.first) as usize])
     }
-
-    /// The end of the range from `from` whose frames fit into one write. It is empty only at the end.
-    fn end_of_join(&self, from: usize) -> usize {
-        let mut bytes = 0;
-        let next = self.publications[from..].iter().take(MAX_JOINED);
-        let fitting = next.take_while(|one| {
-            bytes += one.frame.len();
-            bytes <= MAX_JOINED_BYTES
-        });
-        let least = from + usize::from(from < self.publications.len());
-        (from + fitting.count()).max(least)
-    }
 }
 
 impl Counts {
@@ -214,14 +197,6 @@ impl Counts {
 
 fn last_position(publications: &[Delivery]) -> Option<Position> {
     publications.iter().rev().find_map(|one| one.position)
-}
-
-/// Joins the frames of several publications. A single frame needs no copy.
-fn join(publications: &[Delivery], joined: &mut Vec<u8>) {
-    joined.clear();
-    if publications.len() > 1 {
-        publications.iter().for_each(|one| joined.extend_from_slice(&one.frame));
-    }
 }
 
 /// Returns whether the socket has taken all `publications`, whose frames are `frames`.

@@ -7,11 +7,12 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, DuplexStream, duplex};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::pass::{MAX_JOINED, MAX_JOINED_BYTES, SOCKETS_PER_TURN};
+use super::joined::{MAX_JOINED, MAX_JOINED_BYTES};
+use super::pass::SOCKETS_PER_TURN;
 use super::*;
 use crate::config::SendQueue;
-use crate::protocol::{Epoch, Position};
-use crate::socket::{ByteStream, ClientTcp, frame, watch_connections};
+use crate::protocol::{DeflateTerms, Epoch, Position};
+use crate::socket::{ByteStream, ClientTcp, Decoder, Incoming, Proceed, frame, watch_connections};
 
 /// A stream takes everything that a test writes.
 const STREAM_BYTES: usize = 1 << 20;
@@ -50,6 +51,64 @@ impl Member {
     }
 }
 
+/// What a client offers, and the bits of the window that its inflater has.
+fn negotiated(bits: u8) -> DeflateTerms {
+    let offer = format!("permessage-deflate; server_max_window_bits={bits}");
+    let mut headers = hyper::HeaderMap::new();
+    headers.insert("sec-websocket-extensions", offer.parse().unwrap());
+    DeflateTerms::accept_first(&headers).unwrap()
+}
+
+/// Sockets with and without compression in one channel: each gets every publication, in order, in its form.
+#[test]
+fn each_socket_gets_its_form() {
+    let (hub, name) = (HubPart::default(), channel("mixed"));
+    let texts: Vec<String> = (0..40)
+        .map(|number| match number % 3 {
+            0 => format!("{number}"),
+            _ => {
+                format!("{number} is a number that is written {number} times ").repeat(20 + number)
+            }
+        })
+        .collect();
+    let mut members = Vec::new();
+    for number in 0..3 * SOCKETS_PER_TURN {
+        let (ours, peer) = duplex(STREAM_BYTES);
+        let terms = [None, Some(15), Some(8), Some(12)][number % 4].map(negotiated);
+        let socket = Socket::new(ByteStream::Memory(ours), 1000, QUEUE).with_deflate(terms);
+        let socket = Rc::new(socket);
+        hub.attach(&name, Rc::clone(&socket));
+        members.push((socket, peer, Vec::new()));
+    }
+    for (number, text) in texts.iter().enumerate() {
+        hub.queue(name.clone(), Delivery::new(frame::text(text), None), Instant::now());
+        // Some are joined, some are visited one by one, and some come within a lap.
+        if number % 5 < 2 {
+            hub.take_turn();
+        }
+    }
+    finish(&hub);
+    for (socket, peer, bytes) in &mut members {
+        while let Some(Ok(1..)) = peer.read_buf(bytes).now_or_never() {}
+        let mut decoder = Decoder::of_server(1 << 20);
+        if socket.window().is_some() {
+            decoder.allow_compressed();
+        }
+        let (plain, length) = (texts.iter().map(|text| text.len() + 2).sum::<usize>(), bytes.len());
+        let mut received = Vec::new();
+        let fed = decoder.feed(bytes, &mut |incoming| {
+            match incoming {
+                Incoming::Text(text) => received.push(text.to_owned()),
+                other => panic!("{other:?}"),
+            }
+            Proceed::Parse
+        });
+        assert_eq!(fed, Ok(()));
+        assert!(received == texts);
+        assert_eq!(length < plain, socket.window().is_some(), "{length} of {plain}");
+    }
+}
+
 const QUEUE: SendQueue = SendQueue { messages: 256, bytes: 1 << 20 };
 
 fn channel(name: &str) -> ChannelName {
@@ -59,7 +118,7 @@ fn channel(name: &str) -> ChannelName {
 fn queue(hub: &HubPart, channel: &ChannelName, numbers: impl IntoIterator<Item = usize>) {
     for number in numbers {
         let frame = frame::text(&number.to_string());
-        hub.queue(channel.clone(), Delivery { frame, position: None }, Instant::now());
+        hub.queue(channel.clone(), Delivery::new(frame, None), Instant::now());
     }
 }
 
@@ -158,7 +217,7 @@ fn the_last_position_is_that_of_each_socket() {
     let at = |offset| Some(Position { epoch: Epoch::new(1).unwrap(), offset });
     let publish = |position| {
         let frame = frame::text("1");
-        hub.queue(name.clone(), Delivery { frame, position }, Instant::now());
+        hub.queue(name.clone(), Delivery::new(frame, position), Instant::now());
     };
     let last = |member: usize| hub.last_position(&name, &members[member].socket);
     let (first, second) = (0, SOCKETS_PER_TURN);
@@ -212,7 +271,7 @@ fn a_visit_is_bounded_by_count_and_bytes() {
     let large = frame::text(&"x".repeat(MAX_JOINED_BYTES * 2 / 3));
     let huge = frame::text(&"x".repeat(2 * MAX_JOINED_BYTES));
     for frame in [&large, &large, &huge, &large] {
-        let delivery = Delivery { frame: frame.clone(), position: None };
+        let delivery = Delivery::new(frame.clone(), None);
         hub.queue(name.clone(), delivery, Instant::now());
         // The stream has room again.
         while let Some(Ok(1..)) = member.peer.read_buf(&mut Vec::new()).now_or_never() {}
@@ -241,7 +300,7 @@ fn what_waits_is_bounded_and_makes_room_again() {
     let waiting = hub.0.borrow().waiting;
     assert_eq!((waiting.publications, waiting.bytes), (0, 0), "a channel takes what waits with it");
     let frame = frame::text(&"x".repeat(MAX_WAITING_BYTES));
-    hub.queue(b, Delivery { frame, position: None }, Instant::now());
+    hub.queue(b, Delivery::new(frame, None), Instant::now());
     assert!(!hub.has_room());
     finish(&hub);
     assert!(hub.has_room());
@@ -367,7 +426,7 @@ async fn deliver_without_allocations() {
             let socket = Socket::new(ByteStream::Tcp(ours), 1000, QUEUE);
             hub.attach(&name, Rc::new(socket));
         }
-        let delivery = Delivery { frame: frame::text("one of many"), position: None };
+        let delivery = Delivery::new(frame::text("one of many"), None);
         let deliver = || {
             for waiting in [1, 4] {
                 for _ in 0..waiting {

@@ -44,7 +44,8 @@ impl HttpFrontend {
             Upgraded::Admitted(admission, upstream, address, ip, lease) => {
                 permits.ip = permits.ip.take().or(ip);
                 permits.lease = lease.map(Box::new);
-                let (resume, protocol) = (admission.resume, admission.route.protocol);
+                let (resume, deflate) = (admission.resume, admission.deflate);
+                let protocol = admission.route.protocol;
                 let client = self.build_client(*admission, address);
                 let services = Rc::clone(&self.services);
                 let early = early.to_vec();
@@ -57,7 +58,7 @@ impl HttpFrontend {
                         });
                     }
                     upstream => {
-                        let arrival = session::Arrival { early, head, resume, upstream };
+                        let arrival = session::Arrival { early, head, resume, deflate, upstream };
                         // Boxed, because a runtime moves what it is given several times, and this is large.
                         tokio::task::spawn_local(Box::pin(async move {
                             let _guard = tracked;

@@ -143,13 +143,14 @@ impl HttpFrontend {
             Ok((mut admission, Some(mut upstream))) => {
                 let lease = self.hold_lease(&mut admission);
                 let headers = std::mem::take(&mut upstream.headers);
-                let response = upgrade.accept_as(headers, upstream.subprotocol.take());
+                let response =
+                    upgrade.accept_as(headers, upstream.subprotocol.take(), admission.deflate);
                 let admission = Box::new(admission);
                 (Upgraded::Admitted(admission, Some(upstream), address, ip, lease), response)
             }
             Ok((mut admission, None)) => {
                 let lease = self.hold_lease(&mut admission);
-                let response = upgrade.accept(admission.subprotocol.as_deref());
+                let response = upgrade.accept(admission.subprotocol.as_deref(), admission.deflate);
                 if self.greets_at_once(&admission.route) {
                     phase.exchange.hold_response();
                 }

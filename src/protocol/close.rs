@@ -13,6 +13,8 @@ label_enum! {
         BinaryRefused => "binary_refused",
         /// 1007: text that is not valid UTF-8.
         InvalidUtf8 => "invalid_utf8",
+        /// 1007: a compressed message that cannot be inflated.
+        InvalidCompression => "invalid_compression",
         /// 1008: the client kept sending after refusals.
         Flooding => "flooding",
         /// 1009: a message larger than `max_message_bytes`.
@@ -101,6 +103,7 @@ impl CloseReason {
             Self::ProtocolError => (1002, "protocol error", FixClient),
             Self::BinaryRefused => (1003, "binary messages are not accepted", FixClient),
             Self::InvalidUtf8 => (1007, "text is not UTF-8", FixClient),
+            Self::InvalidCompression => (1007, "compressed data is not valid", FixClient),
             Self::Flooding => (1008, "kept sending after being refused", Stop),
             Self::MessageTooBig => (1009, "message too big", FixClient),
             Self::InternalError => (1011, "internal error", BackOff),

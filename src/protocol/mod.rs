@@ -7,6 +7,7 @@ mod client_address;
 mod client_frame;
 mod client_network;
 mod close;
+mod deflate;
 mod dialect;
 mod error;
 mod event_members;
@@ -44,6 +45,7 @@ pub use client_network::ClientNetwork;
 #[cfg(any(test, feature = "internals"))]
 pub use close::ClientAction;
 pub use close::{CloseReason, is_valid_close_code};
+pub use deflate::{DeflateTerms, PERMESSAGE_DEFLATE};
 pub use dialect::Dialect;
 pub use error::{ErrorCode, ErrorEvent};
 pub use event_members::{EventMembers, with_task_id};

@@ -18,7 +18,7 @@ use super::{Client, Session};
 use crate::config::Protocol;
 use crate::protocol::{CloseReason, ErrorCode};
 use crate::replies::Refusal;
-use crate::socket::frame::{self, Opcode};
+use crate::socket::frame::Opcode;
 use crate::socket::{ConnectionEnd, ReadPause, Socket};
 use crate::telemetry;
 use crate::telemetry::messages::{LimitName, TooBigFrom};
@@ -347,9 +347,11 @@ impl Session {
             frames.clear();
             let read = upstream.poll_input(cx, &mut |event| match event {
                 FromUpstream::Text(text) => {
-                    frame::append(frames, Opcode::Text, text.as_bytes());
+                    self.socket.append_message(frames, Opcode::Text, text.as_bytes());
                 }
-                FromUpstream::Binary(bytes) => frame::append(frames, Opcode::Binary, bytes),
+                FromUpstream::Binary(bytes) => {
+                    self.socket.append_message(frames, Opcode::Binary, bytes);
+                }
                 FromUpstream::TooBig => {
                     let max = self.client.route.borrow().max_message_bytes;
                     let (from, more) = (TooBigFrom::Upstream, max as u64 + 1);

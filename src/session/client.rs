@@ -10,8 +10,8 @@ use crate::broker::Broker;
 use crate::config::{AuthSource, Route, UpstreamKind};
 use crate::limits::{ConnectionPermit, IpPermit, Lease};
 use crate::protocol::{
-    Bits128, ChannelName, ClientNetwork, ConnectionId, Params, RequestId, ResumePoint, SenderKey,
-    TraceContext, UserId, label_enum,
+    Bits128, ChannelName, ClientNetwork, ConnectionId, DeflateTerms, Params, RequestId,
+    ResumePoint, SenderKey, TraceContext, UserId, label_enum,
 };
 use crate::replies::ThreadConfig;
 use crate::tokens::Identity;
@@ -240,6 +240,8 @@ pub struct Arrival {
     pub head: Bytes,
     /// The position at which the client lost its previous connection.
     pub resume: Option<ResumePoint>,
+    /// What compression it has agreed on; `None` = none.
+    pub deflate: Option<DeflateTerms>,
     /// The socket that the upstream has opened for it; only where the route asks the upstream before the 101.
     pub upstream: Option<Box<PassedUpstream>>,
 }

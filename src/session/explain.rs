@@ -10,6 +10,7 @@ use crate::control::{
     Part, QueueStatus, Target, truncate,
 };
 use crate::limits::{LimitStatus, UserLimit};
+use crate::protocol::PERMESSAGE_DEFLATE;
 use crate::telemetry::messages::LocalLimit;
 use crate::telemetry::recent_errors::{self, ErrorScope, RecentError};
 
@@ -103,6 +104,7 @@ impl Session {
             is_replaying,
             began_after: self.socket.began_after().map(Into::into),
             written_up_to: written.map(Into::into),
+            compression: self.socket.window().map(|_| PERMESSAGE_DEFLATE.into()),
             is_present: client.channel.is_some()
                 && route.presence != config::Presence::Off
                 && self.is_subscribed.get(),

@@ -41,9 +41,10 @@ pub async fn open(
     permits: Permits,
 ) {
     client.share_channel(&services.broker);
-    let Arrival { mut early, head, resume, upstream } = arrival;
+    let Arrival { mut early, head, resume, deflate, upstream } = arrival;
     let route = client.route();
-    let socket = Rc::new(Socket::new(stream, route.max_message_bytes, route.send_queue));
+    let socket = Socket::new(stream, route.max_message_bytes, route.send_queue);
+    let socket = Rc::new(socket.with_deflate(deflate));
     socket.send_with_next(head);
     let session = Rc::new(Session::new(services, Rc::clone(&socket), client, permits));
     // From here on the guard gives everything back, whatever happens.

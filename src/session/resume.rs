@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::Session;
-use crate::broker::{Page, PublishError, ReadFrom, compact, concat};
+use crate::broker::{Page, PublishError, ReadFrom, compact};
 use crate::config::{Compact, Protocol};
 use crate::protocol::{
     ChannelName, CloseReason, ErrorCode, ErrorEvent, Position, ResumePoint, StartPosition,
@@ -165,7 +165,7 @@ impl Session {
             Compact::Off => publications,
             Compact::Chunks => compact(publications),
         };
-        let frames = concat(&publications);
+        let frames = self.socket.join_page(&publications);
         // A page that nearly fills the queue would leave no room for live publications.
         let has_room = frames.len() <= self.client.route.borrow().send_queue.bytes / 2;
         if !frames.is_empty() {

@@ -5,7 +5,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::Socket;
+use super::frame::Opcode;
+use super::{Socket, deflate};
 
 impl Socket {
     /// Completes when the outbox is empty or the connection is ending.
@@ -25,6 +26,11 @@ impl Socket {
 
     pub(super) fn wake_drained(&self) {
         self.outbox.borrow_mut().wake_waiting();
+    }
+
+    /// Appends a message for this peer to `frames`, compressed if that was negotiated and makes it smaller.
+    pub fn append_message(&self, frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+        deflate::append(frames, opcode, payload, self.window());
     }
 
     /// Writes whole frames, or bytes that are forwarded, past the outbox if nothing waits there, and queues what the kernel

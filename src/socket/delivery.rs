@@ -3,7 +3,11 @@
 //! A connection that resumed has read its channel's history up to some position, while live publications
 //! were coming in already. Everything up to that position would be a duplicate.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
+
+use super::deflate::CompressedForms;
 
 use crate::protocol::Position;
 
@@ -13,6 +17,14 @@ pub struct Delivery {
     pub frame: Bytes,
     /// `None` if the channel keeps no history.
     pub position: Option<Position>,
+    /// The compressed forms of the frame. `None` while nobody wants one.
+    pub forms: Option<Arc<CompressedForms>>,
+}
+
+impl Delivery {
+    pub fn new(frame: Bytes, position: Option<Position>) -> Self {
+        Self { frame, position, forms: None }
+    }
 }
 
 impl AsRef<[u8]> for Delivery {

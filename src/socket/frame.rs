@@ -8,8 +8,14 @@ use super::frame_scanner::fresh_mask;
 use super::head::MAX_HEAD;
 use crate::protocol::CloseReason;
 
+/// The bit of a head's first byte that says that a message is compressed (RFC 7692 section 6).
+pub(super) const RSV1: u8 = 0x40;
+
 /// The bit of a head's second byte that says that a mask follows.
 const MASK_BIT: u8 = 0x80;
+
+/// The bit of a head's first byte that says that the frame is the last one of its message.
+const FIN: u8 = 0x80;
 
 /// The type of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,21 +68,35 @@ pub fn encode_parts(opcode: Opcode, parts: &[&[u8]]) -> Bytes {
     let len = parts.iter().map(|part| part.len()).sum::<usize>();
     // Without room to spare, the bytes need no further allocation before they are shared.
     let mut frame = Vec::with_capacity(head_length(len) + len);
-    push_head(&mut frame, opcode, len, 0);
+    push_head(&mut frame, FIN | opcode.bits(), len, 0);
     parts.iter().for_each(|part| frame.extend_from_slice(part));
     Bytes::from(frame)
 }
 
 /// Appends a whole frame to `frames`.
 pub fn append(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
-    push_head(frames, opcode, payload.len(), 0);
+    push_head(frames, FIN | opcode.bits(), payload.len(), 0);
     frames.extend_from_slice(payload);
+}
+
+/// Appends a whole frame whose payload is compressed.
+pub(super) fn append_with_rsv1(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
+    push_head(frames, FIN | RSV1 | opcode.bits(), payload.len(), 0);
+    frames.extend_from_slice(payload);
+}
+
+/// Encodes a whole frame whose payload is compressed. `first` is the first byte of the frame in its plain form.
+pub(super) fn with_rsv1(first: u8, payload: &[u8]) -> Bytes {
+    let mut frame = Vec::with_capacity(head_length(payload.len()) + payload.len());
+    push_head(&mut frame, first | RSV1, payload.len(), 0);
+    frame.extend_from_slice(payload);
+    Bytes::from(frame)
 }
 
 /// Appends a whole frame of a client, which is masked.
 pub fn append_masked(frames: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     frames.reserve(payload.len() + MAX_HEAD);
-    push_head(frames, opcode, payload.len(), MASK_BIT);
+    push_head(frames, FIN | opcode.bits(), payload.len(), MASK_BIT);
     let mask = fresh_mask();
     frames.extend_from_slice(&mask);
     let start = frames.len();
@@ -92,8 +112,8 @@ fn head_length(len: usize) -> usize {
     }
 }
 
-fn push_head(frames: &mut Vec<u8>, opcode: Opcode, len: usize, mask_bit: u8) {
-    frames.push(0x80 | opcode.bits());
+fn push_head(frames: &mut Vec<u8>, first: u8, len: usize, mask_bit: u8) {
+    frames.push(first);
     if len < 126 {
         frames.push(mask_bit | len as u8);
     } else if let Ok(len) = u16::try_from(len) {

@@ -151,7 +151,7 @@ impl FrameScanner {
                 Scanned::Partial
             });
         }
-        let size = head::head_size(&bytes[..bytes.len().min(2)], self.is_from_client)?;
+        let size = head::head_size(&bytes[..bytes.len().min(2)], self.is_from_client, false)?;
         if bytes.len() < size {
             return Ok(Scanned::Partial);
         }

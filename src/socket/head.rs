@@ -1,16 +1,21 @@
 //! The heads of frames (RFC 6455 section 5.2), collected byte by byte, and checked as soon as each byte is there.
 
-use super::frame::Opcode;
+use super::frame::{Opcode, RSV1};
 use crate::protocol::CloseReason;
 
 /// Two bytes, an extended length of eight and a mask of four.
 pub(super) const MAX_HEAD: usize = 14;
+
+/// The bits that an extension may give a meaning.
+const RSV_BITS: u8 = 0x70;
 
 /// A whole head.
 #[derive(Debug)]
 pub(super) struct Head {
     pub opcode: Opcode,
     pub fin: bool,
+    /// Whether this is the first frame of a compressed message.
+    pub is_compressed: bool,
     /// The length of the payload in bytes.
     pub length: u64,
     /// Zeros if the frame is not masked.
@@ -24,6 +29,8 @@ pub(super) struct HeadReader {
     len: u8,
     /// Whether the frames come from a server. It must not mask them; one that does is understood all the same.
     is_from_server: bool,
+    /// Whether compression was negotiated.
+    allows_compressed: bool,
 }
 
 impl HeadReader {
@@ -32,8 +39,9 @@ impl HeadReader {
         self.len == 0
     }
 
-    pub fn of_server() -> Self {
-        Self { is_from_server: true, ..Self::default() }
+    /// Whether the frames come from a server, and whether messages may be compressed.
+    pub fn new(is_from_server: bool, allows_compressed: bool) -> Self {
+        Self { is_from_server, allows_compressed, ..Self::default() }
     }
 
     /// Takes bytes from the front of `input` until a head is whole. Returns how many bytes were taken, and
@@ -44,7 +52,7 @@ impl HeadReader {
             let have = usize::from(self.len);
             let has_mask_bit = have > 1 && self.head[1] & 0x80 != 0;
             let is_masked = !self.is_from_server || has_mask_bit;
-            let need = head_size(&self.head[..have], is_masked)?;
+            let need = head_size(&self.head[..have], is_masked, self.allows_compressed)?;
             if have >= need {
                 self.len = 0;
                 return Ok((taken, Some(parse(&self.head[..need], is_masked)?)));
@@ -68,16 +76,24 @@ pub(super) fn parse(head: &[u8], is_masked: bool) -> Result<Head, CloseReason> {
     if is_masked {
         mask.copy_from_slice(&head[head.len() - 4..]);
     }
-    Ok(Head { opcode, fin, length: payload_length(head)?, mask })
+    let is_compressed = head[0] & RSV1 != 0;
+    Ok(Head { opcode, fin, is_compressed, length: payload_length(head)?, mask })
 }
 
 /// The size of the head that begins with `head`, as far as it is known. Checks each bit as soon as it is
-/// there. Frames of clients are masked, those of servers are not.
-pub(super) fn head_size(head: &[u8], is_masked: bool) -> Result<usize, CloseReason> {
+/// there. Frames of clients are masked, those of servers are not. Where messages may be compressed, the first frame of one
+/// has RSV1, and no other frame has (RFC 7692 section 6.1).
+pub(super) fn head_size(
+    head: &[u8],
+    is_masked: bool,
+    allows_compressed: bool,
+) -> Result<usize, CloseReason> {
     let Some(&first) = head.first() else { return Ok(2) };
     let opcode = Opcode::from_bits(first & 0x0f).ok_or(CloseReason::ProtocolError)?;
     let fin = first & 0x80 != 0;
-    if first & 0x70 != 0 || (opcode.is_control() && !fin) {
+    let may_be_compressed = allows_compressed && matches!(opcode, Opcode::Text | Opcode::Binary);
+    let reserved = if may_be_compressed { RSV_BITS & !RSV1 } else { RSV_BITS };
+    if first & reserved != 0 || (opcode.is_control() && !fin) {
         return Err(CloseReason::ProtocolError);
     }
     let Some(&second) = head.get(1) else { return Ok(2) };

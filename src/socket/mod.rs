@@ -9,6 +9,7 @@ mod backlog;
 mod client_tcp;
 mod closing;
 mod decoder;
+mod deflate;
 mod delivery;
 mod driving_task;
 mod event;
@@ -28,6 +29,7 @@ mod writing;
 
 pub use client_tcp::{ClientListener, ClientTcp};
 pub use decoder::{Decoder, Incoming, Proceed, parse_close};
+pub use deflate::Window;
 pub use delivery::Delivery;
 pub use event::{ConnectionEnd, Event};
 pub use frame_scanner::{DataFrame, FrameScanner, MAX_KEPT, Place, ScanFault, Scanned};
@@ -46,8 +48,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::clock;
 use crate::config::SendQueue;
-use crate::protocol::Position;
+use crate::protocol::{DeflateTerms, Position};
 use closing::{Ending, Phase};
+use deflate::Negotiated;
 use driving_task::DrivingTask;
 use forwarding::Forwarding;
 use frame::Opcode;
@@ -90,6 +93,8 @@ pub struct Socket {
     after: Cell<Option<Position>>,
     /// `None` if whole messages are sent.
     forwarding: Option<Box<Forwarding>>,
+    /// `None` if compression was not negotiated.
+    deflate: Option<Negotiated>,
     pub hub_place: Cell<HubPlace>,
 }
 
@@ -154,8 +159,24 @@ impl Socket {
             has_progressed: Cell::new(false),
             after: Cell::new(None),
             forwarding: None,
+            deflate: None,
             hub_place: Cell::default(),
         }
+    }
+
+    /// A socket whose messages may be compressed.
+    #[must_use]
+    pub fn with_deflate(mut self, terms: Option<DeflateTerms>) -> Self {
+        if let Some(terms) = terms {
+            self.decoder.get_mut().allow_compressed();
+            self.deflate = Some(Negotiated::new(terms));
+        }
+        self
+    }
+
+    /// The window for which its frames are compressed; `None` if they are not.
+    pub fn window(&self) -> Option<Window> {
+        self.deflate.as_ref().map(Negotiated::window)
     }
 
     pub fn is_open(&self) -> bool {

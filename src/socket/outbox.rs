@@ -12,7 +12,7 @@ use std::task::{Context, Poll, Waker};
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 
-use super::Delivery;
+use super::{Delivery, deflate};
 use crate::config::SendQueue;
 
 /// The most slices that one `writev` is given.
@@ -21,6 +21,15 @@ const MAX_SLICES: usize = 64;
 /// The queue is full, and the connection is to be closed with 4008.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Overflow;
+
+/// The first publication with an offset that waits to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstWaiting {
+    Nothing,
+    Offset(u64),
+    /// Something waits of which the offset is not known.
+    Unknown,
+}
 
 #[derive(Debug)]
 pub struct Outbox {
@@ -137,10 +146,27 @@ impl Outbox {
         self.queue.as_ref().is_some_and(|queue| queue.held.is_some())
     }
 
-    /// The offset of the first publication that is not written in full; `None` if none waits that has one. It is read
-    /// from the ends of the frames, where the gateway writes it, so that nothing is kept for it.
-    pub fn first_waiting_offset(&self) -> Option<u64> {
-        self.queue.as_ref()?.frames().find_map(|frame| last_offset(frame))
+    /// Finds the first publication that is not written in full. Its offset is read from the ends of the frames, where the
+    /// gateway writes it, so that nothing is kept for it. Where frames may be compressed, the rest of one tells nothing.
+    pub fn first_waiting(&self, may_be_compressed: bool) -> FirstWaiting {
+        let Some(queue) = &self.queue else { return FirstWaiting::Nothing };
+        let mut is_rest = queue.is_first_partly_written;
+        for frame in queue.frames() {
+            let is_rest = std::mem::take(&mut is_rest);
+            let offset = match deflate::is_compressed(frame) && !is_rest && may_be_compressed {
+                true => match deflate::inflate_own(frame, last_offset) {
+                    Some(offset) => offset,
+                    None => return FirstWaiting::Unknown,
+                },
+                false => last_offset(frame),
+            };
+            match offset {
+                Some(offset) => return FirstWaiting::Offset(offset),
+                None if is_rest && may_be_compressed => return FirstWaiting::Unknown,
+                None => {}
+            }
+        }
+        FirstWaiting::Nothing
     }
 
     /// How many frames wait, held publications included.
@@ -223,7 +249,7 @@ impl Outbox {
         let Some(Queue { bytes, held: Some(held), .. }) = self.queue.as_deref_mut() else { return };
         held.skips_positioned = skip;
         if skip {
-            held.waiting.retain(|Delivery { frame, position }| {
+            held.waiting.retain(|Delivery { frame, position, .. }| {
                 if position.is_some() {
                     *bytes -= frame.len();
                 }

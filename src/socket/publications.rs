@@ -4,9 +4,9 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 
-use super::Socket;
 use super::delivery::{Continuity, Delivery, are_all_next, continuity};
-use super::outbox::{Outbox, Overflow};
+use super::outbox::{FirstWaiting, Outbox, Overflow};
+use super::{Socket, deflate};
 use crate::protocol::{CloseReason, Position};
 use crate::telemetry::replies::{Duplicate, duplicates_dropped};
 
@@ -51,6 +51,18 @@ impl Socket {
         self.outbox.borrow_mut().skip_positioned(skip);
     }
 
+    /// The frames of a page of the history in one buffer, in the form for this peer.
+    pub fn join_page(&self, publications: &[Delivery]) -> Bytes {
+        let frames: Vec<Bytes> = publications
+            .iter()
+            .map(|one| match self.window() {
+                Some(window) => deflate::form_of(&one.frame, window),
+                None => one.frame.clone(),
+            })
+            .collect();
+        frames.concat().into()
+    }
+
     /// Sends a page of the history, whole frames, however full the queue is. The caller waits until they are
     /// written before it sends the next page.
     pub fn send_page(&self, frames: Bytes) {
@@ -66,14 +78,16 @@ impl Socket {
     }
 
     /// Returns the last publication that the kernel has taken in full for this peer, if `last` is the last one that was
-    /// handed to its channel's sockets. `None` if it began at no position, or the history before it still waits.
+    /// handed to its channel's sockets. `None` if it began at no position, the history before it still waits, or a part of a
+    /// compressed frame.
     pub fn written_up_to(&self, last: Option<Position>) -> Option<Position> {
         let after = self.after.get()?;
         let last = last.filter(|last| last.epoch == after.epoch).map_or(0, |last| last.offset);
-        let offset = match self.outbox.borrow().first_waiting_offset() {
-            Some(waiting) if waiting <= after.offset => return None,
-            Some(waiting) => waiting - 1,
-            None => last.max(after.offset),
+        let offset = match self.outbox.borrow().first_waiting(self.window().is_some()) {
+            FirstWaiting::Unknown => return None,
+            FirstWaiting::Offset(waiting) if waiting <= after.offset => return None,
+            FirstWaiting::Offset(waiting) => waiting - 1,
+            FirstWaiting::Nothing => last.max(after.offset),
         };
         Some(Position { epoch: after.epoch, offset })
     }
@@ -154,12 +168,12 @@ impl Socket {
 
 /// Queues `frames` without their first `written` bytes.
 fn push_from(outbox: &mut Outbox, frames: &[Delivery], mut written: usize) -> Result<(), Overflow> {
-    for Delivery { frame, position } in frames {
+    for Delivery { frame, position, .. } in frames {
         if written >= frame.len() {
             written -= frame.len();
             continue;
         }
-        let rest = Delivery { frame: frame.slice(written..), position: *position };
+        let rest = Delivery::new(frame.slice(written..), *position);
         outbox.push_publication(rest)?;
         if written > 0 {
             outbox.mark_partly_written();

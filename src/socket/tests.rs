@@ -28,7 +28,7 @@ fn drive(socket: &Rc<Socket>) -> tokio::task::JoinHandle<()> {
 fn frames(texts: &[&str]) -> (Vec<Delivery>, Bytes) {
     let frames: Vec<Bytes> = texts.iter().map(|text| frame::text(text)).collect();
     let joined = frames.concat().into();
-    (frames.into_iter().map(|frame| Delivery { frame, position: None }).collect(), joined)
+    (frames.into_iter().map(|frame| Delivery::new(frame, None)).collect(), joined)
 }
 
 /// Reads server frames of up to 125 bytes until the stream ends.
@@ -177,7 +177,7 @@ async fn one_frame_larger_than_an_empty_queue_is_accepted() {
         let _driving = drive(&socket);
         tokio::task::yield_now().await;
         let big = frame::encode(Opcode::Binary, &[7; 5000]);
-        assert!(socket.deliver(&[Delivery { frame: big.clone(), position: None }], &big));
+        assert!(socket.deliver(&[Delivery::new(big.clone(), None)], &big));
         let mut read = vec![0; big.len()];
         peer.read_exact(&mut read).await.unwrap();
         assert_eq!(read, big);

@@ -41,6 +41,7 @@ pub mod spans;
 pub mod admin;
 pub mod celery;
 pub mod channel_layer;
+pub mod compression;
 pub mod connections;
 pub mod credentials;
 pub mod delivery;

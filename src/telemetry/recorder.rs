@@ -8,8 +8,9 @@ use tokio::sync::Mutex;
 
 use super::definitions::{self, Definition, Kind};
 use super::{
-    admin, celery, channel_layer, connections, credentials, delivery, dialects, engine, jwts, log,
-    messages, on_complete, presence, process, proxy, replicas, replies, spans, upstreams,
+    admin, celery, channel_layer, compression, connections, credentials, delivery, dialects,
+    engine, jwts, log, messages, on_complete, presence, process, proxy, replicas, replies, spans,
+    upstreams,
 };
 
 /// The areas, each with its headline on the reference page.
@@ -27,6 +28,7 @@ pub(super) const AREAS: &[(&str, &[&Definition])] = &[
     ("Celery", celery::METRICS),
     ("Proxy", proxy::METRICS),
     ("Delivery and history", delivery::METRICS),
+    ("Compression", compression::METRICS),
     ("Engine", engine::METRICS),
     ("Channel layer", channel_layer::METRICS),
     ("Server API and commands", admin::METRICS),

@@ -15,6 +15,7 @@ mod chaos;
 mod chaos_replies;
 mod chat;
 mod commands;
+mod compression;
 mod concurrent;
 mod conformance;
 mod credentials;

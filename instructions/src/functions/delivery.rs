@@ -44,7 +44,7 @@ impl Audience {
     fn deliver(&self, waiting: usize) {
         let received = Instant::now();
         for _ in 0..waiting {
-            let delivery = Delivery { frame: self.frame.clone(), position: None };
+            let delivery = Delivery::new(self.frame.clone(), None);
             self.hub.queue(self.channel.clone(), delivery, received);
         }
         while !self.hub.is_idle() {

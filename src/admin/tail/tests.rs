@@ -3,7 +3,7 @@ use crate::protocol::{Epoch, Position};
 
 fn written(json: &[u8], position: Option<Position>, opcode: frame::Opcode) -> String {
     let mut out = BytesMut::new();
-    write_publication(&mut out, &Delivery { frame: frame::encode(opcode, json), position });
+    write_publication(&mut out, &Delivery::new(frame::encode(opcode, json), position));
     String::from_utf8(out.to_vec()).unwrap()
 }
 

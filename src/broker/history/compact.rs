@@ -64,7 +64,7 @@ impl Run {
             }
         }
         json.push('}');
-        Delivery { frame: frame::text(&json), position: self.last.position }
+        Delivery::new(frame::text(&json), self.last.position)
     }
 }
 

@@ -47,16 +47,10 @@ fn encode_with_fault(payload: &[u8], position: Option<Position>) -> (Delivery, O
         }
         (Err(_), None) => (frame::encode(frame::Opcode::Binary, payload), None),
     };
-    (Delivery { frame, position }, fault)
+    (Delivery::new(frame, position), fault)
 }
 
 fn encode_object(json: &str, position: Position) -> Bytes {
     let (head, tail) = with_position(json, position);
     frame::encode_parts(frame::Opcode::Text, &[head.as_bytes(), tail.as_bytes()])
-}
-
-/// Concatenates the frames of a page into one buffer.
-pub fn concat(publications: &[Delivery]) -> Bytes {
-    let frames: Vec<&[u8]> = publications.iter().map(|one| &one.frame[..]).collect();
-    frames.concat().into()
 }

@@ -16,7 +16,6 @@ mod remembered;
 mod tests;
 
 pub use compact::compact;
-pub use encoding::concat;
 pub(super) use encoding::{encode, encode_received};
 pub(super) use layered::{
     Heartbeat, Import, ImportOutcome, Imported, ListenerState, MessageNumber, Registered,

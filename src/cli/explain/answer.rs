@@ -53,6 +53,9 @@ pub struct Connection {
     pub replaying: bool,
     pub began_after: Option<Position>,
     pub written_up_to: Option<Position>,
+    /// A node of an older version does not say it.
+    #[serde(default)]
+    pub compression: Option<Box<str>>,
     pub present: bool,
     pub memory_bytes: u64,
     pub limits: Vec<LocalLimit>,

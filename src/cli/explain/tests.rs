@@ -21,7 +21,8 @@ fn answer() -> serde_json::Value {
                 "max_bytes": 1_000_000, "since": 1060, "held": false},
             "inbox": {"waiting": 2, "bytes": 300, "relaying": true},
             "replaying": false, "began_after": {"epoch": "e", "offset": 5},
-            "written_up_to": {"epoch": "e", "offset": 6}, "present": true,
+            "written_up_to": {"epoch": "e", "offset": 6},
+            "compression": "permessage-deflate", "present": true,
             "memory_bytes": 20_300,
             "limits": [limit("pings_per_connection", 3), limit("connections_per_ip", 0)]
         }],
@@ -53,6 +54,7 @@ fn what_is_wrong_is_said_in_sentences() {
         "open for 100 s, since 1970-01-01T00:16:40",
         "from 203.0.113.7, origin https://example.com, on node ab",
         "connection token, which expires in 15 min; max_session closes the connection in 6 min",
+        "compression: permessage-deflate",
         "send queue: 12 of 64 frames, 20 KB of 1000 KB; the client has not taken all of it for 40 s",
         "one is being relayed, or waits for its turn; 2 wait behind it",
         "receives what came after offset 5; written up to 6, 2 behind the channel",

@@ -82,6 +82,9 @@ impl Lines {
         self.add(1, format!("route {}, {channel}, {upstream}", one.route));
         self.add(1, credentials(one, now));
         self.add(1, send_queue(one, now));
+        if let Some(compression) = &one.compression {
+            self.add(1, format!("compression: {compression}"));
+        }
         self.add(1, inbox(one));
         if let Some(position) = position(one, answer) {
             self.add(1, position);

@@ -4,8 +4,8 @@ use hyper::Method;
 
 use crate::config::kinds::{Kind, ValueError, choice, kind, words};
 use crate::config::{
-    AuthSource, Authorize, Binary, Compact, Concurrent, DuplicateTerminal, FixedReply, HostHeader,
-    PlainRequests, Presence, Protocol, Reject,
+    AuthSource, Authorize, Binary, Compact, Compression, Concurrent, DuplicateTerminal, FixedReply,
+    HostHeader, PlainRequests, Presence, Protocol, Reject,
 };
 
 pub const AUTH: Kind<AuthSource> =
@@ -54,6 +54,10 @@ pub const HOST: Kind<HostHeader> = words(r#""client" or "upstream""#, |value| {
 
 pub const BINARY: Kind<Binary> = words(r#""reject" or "relay""#, |value| {
     choice(value, &[("reject", Binary::Reject), ("relay", Binary::Relay)])
+});
+
+pub const COMPRESSION: Kind<Compression> = words(r#""off" or "deflate""#, |value| {
+    choice(value, &[("off", Compression::Off), ("deflate", Compression::Deflate)])
 });
 
 pub const COMPACT: Kind<Compact> = words(r#""off" or "chunks""#, |value| {

@@ -33,6 +33,7 @@ pub struct Route {
     /// The maximum size of a message; `usize::MAX` = not limited, which only [`Protocol::Pass`] allows.
     pub max_message_bytes: usize,
     pub max_message_chars: usize,
+    pub compression: Compression,
     pub idle_ping: Duration,
     pub pong_timeout: Duration,
     /// The longest session, counted from the connect or the last refresh; `None` = until the credentials
@@ -152,6 +153,14 @@ pub enum HostHeader {
 pub enum Binary {
     Reject,
     Relay,
+}
+
+/// Whether messages are compressed for clients that offer it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compression {
+    Off,
+    /// By permessage-deflate (RFC 7692).
+    Deflate,
 }
 
 /// Whether the members of a route's channels are tracked.

@@ -79,6 +79,7 @@ const ROUTE_KEYS: &[(&str, &str, &str)] = &[
     ("binary", "binary = \"relay\"", "----+!-"),
     ("max_message_bytes", "max_message_bytes = 77", "+++++++"),
     ("max_message_chars", "max_message_chars = 77", "+++!---"),
+    ("compression", "compression = \"deflate\"", "++++++-"),
     ("http", "http = \"upstream\"", "----+-+"),
     ("methods", "methods = [\"GET\"]", "------+"),
     // Each value is the default of some protocol, and accepted there.

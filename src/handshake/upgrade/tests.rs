@@ -87,7 +87,7 @@ fn the_answer_to_the_key_of_section_4_1_is_made_from_its_text() {
     let mut request = request();
     let key = "AQIDBAUGBwgJCgsMDQ4PEC==".parse().unwrap();
     request.headers_mut().insert("sec-websocket-key", key);
-    let answer = check(&request, false).ok().unwrap().accept(None);
+    let answer = check(&request, false).ok().unwrap().accept(None, None);
     assert_eq!(
         answer.headers()["sec-websocket-accept"],
         websocket_accept(b"AQIDBAUGBwgJCgsMDQ4PEC==").as_str()
@@ -105,7 +105,7 @@ fn a_request_without_upgrade_is_told_what_is_required() {
 
 #[test]
 fn the_response_switches_protocols() {
-    let answer = check(&request(), false).ok().unwrap().accept(None);
+    let answer = check(&request(), false).ok().unwrap().accept(None, None);
     assert_eq!(answer.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(answer.headers()["upgrade"], "websocket");
     assert_eq!(answer.headers()["sec-websocket-accept"], "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");

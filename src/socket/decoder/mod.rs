@@ -10,10 +10,13 @@ mod tests;
 
 use fastwebsockets::unmask;
 
+use super::deflate::{MAX_OVERHEAD_SHIFT, inflate};
 use super::frame::Opcode;
 use super::head::{Head, HeadReader};
 use super::utf8::{InvalidUtf8, Utf8};
 use crate::protocol::{CloseReason, is_valid_close_code};
+use crate::telemetry;
+use crate::telemetry::compression::Outcome;
 
 /// A fragment with less payload than this is reported, so that it can be counted: fragments with more are bounded by
 /// the size of their message.
@@ -47,6 +50,8 @@ pub enum Proceed {
 struct Frame {
     opcode: Opcode,
     fin: bool,
+    /// Whether it begins a compressed message.
+    is_compressed: bool,
     remaining: usize,
     /// Rotated as payload is consumed, so that its first byte belongs to the next payload byte.
     mask: [u8; 4],
@@ -56,6 +61,8 @@ struct Frame {
 #[derive(Debug)]
 struct Partial {
     is_text: bool,
+    /// It is inflated when it is complete. Until then only what was received is kept.
+    is_compressed: bool,
     utf8: Utf8,
     bytes: Vec<u8>,
 }
@@ -66,6 +73,8 @@ pub struct Decoder {
     max_message: usize,
     proceed: Proceed,
     is_of_server: bool,
+    /// Whether compression was negotiated.
+    allows_compressed: bool,
     /// What is kept of a frame or message that is not complete; and of one that was refused for its size.
     kept: Option<Box<Parser>>,
 }
@@ -87,7 +96,13 @@ struct Parser {
 impl Decoder {
     /// The decoder of a client's frames. `max_message` bounds a whole message, all fragments together, in bytes.
     pub fn new(max_message: usize) -> Self {
-        Self { max_message, proceed: Proceed::Parse, is_of_server: false, kept: None }
+        let proceed = Proceed::Parse;
+        Self { max_message, proceed, is_of_server: false, allows_compressed: false, kept: None }
+    }
+
+    /// Messages may be compressed (RFC 7692). `max_message` bounds what they inflate to.
+    pub fn allow_compressed(&mut self) {
+        self.allows_compressed = true;
     }
 
     /// The decoder of a server's frames.
@@ -96,7 +111,7 @@ impl Decoder {
     }
 
     fn new_parser(&self) -> Parser {
-        let head = if self.is_of_server { HeadReader::of_server() } else { HeadReader::default() };
+        let head = HeadReader::new(self.is_of_server, self.allows_compressed);
         Parser::new(head, self.max_message, self.proceed)
     }
 
@@ -208,7 +223,7 @@ impl Parser {
             frame.mask.rotate_left(available % 4);
             frame.remaining -= available;
             let finished = frame.remaining == 0;
-            let (opcode, fin) = (frame.opcode, frame.fin);
+            let (opcode, fin, is_compressed) = (frame.opcode, frame.fin, frame.is_compressed);
             if finished {
                 self.frame = None;
             }
@@ -219,7 +234,7 @@ impl Parser {
                     return Ok(());
                 }
             } else if self.proceed == Proceed::Parse {
-                self.data_payload(opcode, payload, finished && fin, on_event)?;
+                self.data_payload((opcode, is_compressed), payload, finished && fin, on_event)?;
             }
         }
         Ok(())
@@ -245,18 +260,24 @@ impl Parser {
 
     /// Checks a head against the frames before it: their order, and the size of the whole message.
     fn begin_frame(&mut self, head: Head) -> Result<Frame, CloseReason> {
-        let Head { opcode, fin, length, mask } = head;
+        let Head { opcode, fin, is_compressed, length, mask } = head;
         if !opcode.is_control() && self.proceed == Proceed::Parse {
             if (opcode == Opcode::Continuation) != self.message.is_some() {
                 return Err(CloseReason::ProtocolError);
             }
             let before = self.message.as_ref().map_or(0, |message| message.bytes.len());
-            if length > (self.max_message - before) as u64 {
+            let is_compressed =
+                is_compressed || self.message.as_ref().is_some_and(|message| message.is_compressed);
+            let max = match is_compressed {
+                true => max_compressed(self.max_message),
+                false => self.max_message,
+            };
+            if length > (max - before) as u64 {
                 self.refused_bytes = length.saturating_add(before as u64);
                 return Err(CloseReason::MessageTooBig);
             }
         }
-        Ok(Frame { opcode, fin, remaining: length as usize, mask })
+        Ok(Frame { opcode, fin, is_compressed, remaining: length as usize, mask })
     }
 
     fn control_payload(
@@ -288,25 +309,32 @@ impl Parser {
 
     fn data_payload(
         &mut self,
-        opcode: Opcode,
+        (opcode, is_compressed): (Opcode, bool),
         payload: &[u8],
         finished: bool,
         on_event: &mut dyn FnMut(Incoming<'_>) -> Proceed,
     ) -> Result<(), CloseReason> {
         if self.message.is_none() {
             let is_text = opcode == Opcode::Text;
+            if finished && is_compressed {
+                return self.pass_on_inflated(is_text, payload, on_event);
+            }
             if finished {
                 self.pass_on(whole_message(is_text, payload)?, on_event);
                 return Ok(());
             }
-            self.message = Some(Partial { is_text, utf8: Utf8::default(), bytes: Vec::new() });
+            let (utf8, bytes) = (Utf8::default(), Vec::new());
+            self.message = Some(Partial { is_text, is_compressed, utf8, bytes });
         }
         let Some(message) = &mut self.message else { return Ok(()) };
-        if message.is_text {
+        if message.is_text && !message.is_compressed {
             message.utf8.feed(payload).map_err(|InvalidUtf8| CloseReason::InvalidUtf8)?;
         }
         message.bytes.extend_from_slice(payload);
         if finished && let Some(message) = self.message.take() {
+            if message.is_compressed {
+                return self.pass_on_inflated(message.is_text, &message.bytes, on_event);
+            }
             if !message.utf8.is_complete() {
                 return Err(CloseReason::InvalidUtf8);
             }
@@ -314,6 +342,36 @@ impl Parser {
         }
         Ok(())
     }
+
+    /// Passes on a compressed message, which is complete.
+    fn pass_on_inflated(
+        &mut self,
+        is_text: bool,
+        compressed: &[u8],
+        on_event: &mut dyn FnMut(Incoming<'_>) -> Proceed,
+    ) -> Result<(), CloseReason> {
+        let max = self.max_message;
+        let passed = inflate(compressed, is_text, max, |payload| {
+            telemetry::compression::inflated(compressed.len(), payload.len());
+            self.pass_on(whole_message(is_text, payload)?, on_event);
+            Ok(())
+        });
+        passed.unwrap_or_else(|reason| {
+            telemetry::compression::not_inflated(match reason {
+                CloseReason::MessageTooBig => Outcome::TooBig,
+                _ => Outcome::Invalid,
+            });
+            if reason == CloseReason::MessageTooBig {
+                self.refused_bytes = (max as u64).saturating_add(1);
+            }
+            Err(reason)
+        })
+    }
+}
+
+/// The most bytes of a compressed message that may inflate to `max_message` bytes.
+fn max_compressed(max_message: usize) -> usize {
+    max_message.saturating_add(max_message >> MAX_OVERHEAD_SHIFT).saturating_add(64)
 }
 
 fn whole_message(is_text: bool, payload: &[u8]) -> Result<Incoming<'_>, CloseReason> {

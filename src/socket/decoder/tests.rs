@@ -20,7 +20,14 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
 }
 
 fn run(bytes: &[u8], size: usize, max: usize) -> (Vec<String>, Option<CloseReason>) {
-    let mut decoder = Decoder::new(max);
+    run_with(&mut Decoder::new(max), bytes, size)
+}
+
+fn run_with(
+    decoder: &mut Decoder,
+    bytes: &[u8],
+    size: usize,
+) -> (Vec<String>, Option<CloseReason>) {
     let mut events = Vec::new();
     for piece in bytes.chunks(size) {
         let mut piece = piece.to_vec();
@@ -207,4 +214,115 @@ fn nothing_is_parsed_once_the_rest_is_discarded() {
     for size in [stream.len(), 1] {
         assert_eq!(run_until(&stream, size, 0, Proceed::Discard), ["text"]);
     }
+}
+
+/// Like [`run`], where compression was negotiated.
+fn run_compressed(bytes: &[u8], size: usize, max: usize) -> (Vec<String>, Option<CloseReason>) {
+    let mut decoder = Decoder::new(max);
+    decoder.allow_compressed();
+    run_with(&mut decoder, bytes, size)
+}
+
+/// `Hello`, compressed (RFC 7692 section 7.2.3.1).
+const HELLO: &[u8] = &[0xf2, 0x48, 0xcd, 0xc9, 0xc9, 0x07, 0x00];
+
+#[test]
+fn compressed_messages_are_read_as_plain_ones() {
+    let stream = [
+        masked(0xc1, HELLO),
+        masked(0x81, b"plain"),
+        masked(0x41, &HELLO[..3]),
+        masked(0x89, b"now"),
+        masked(0x00, b""),
+        masked(0x80, &HELLO[3..]),
+        masked(0x42, b""),
+        masked(0x80, HELLO),
+        masked(0xc1, &[0]),
+        // A compressed message can be larger than what it inflates to.
+        masked(0xc2, &[&[0x00, 0x00, 0x00, 0xff, 0xff].repeat(10)[..], HELLO].concat()),
+        masked(0x01, b"pl"),
+        masked(0x80, b"ain"),
+    ]
+    .concat();
+    let expected = [
+        "text Hello",
+        "text plain",
+        "ping 3",
+        "text Hello",
+        "binary 5",
+        "text ",
+        "binary 5",
+        "text plain",
+    ];
+    for size in [1, 2, 3, 5, 7, 64, stream.len()] {
+        let (events, fault) = run_compressed(&stream, size, 5);
+        assert_eq!((fault, &events[..]), (None, &expected.map(str::to_owned)[..]), "by {size}");
+    }
+}
+
+#[test]
+fn what_permessage_deflate_forbids_is_refused() {
+    use CloseReason::{InvalidCompression, InvalidUtf8, MessageTooBig, ProtocolError};
+    let begin = masked(0x41, &HELLO[..3]);
+    let bits = |first: u8| masked(first, HELLO);
+    let after = |begin: &[u8], next: Vec<u8>| [begin, &next].concat();
+    for (name, bytes, reason) in [
+        ("RSV1 on a continuation", after(&begin, bits(0xc0)), ProtocolError),
+        ("RSV1 on a continuation that is not the last", after(&begin, bits(0x40)), ProtocolError),
+        (
+            "RSV1 on a continuation of a plain message",
+            after(&masked(0x01, b"a"), bits(0xc0)),
+            ProtocolError,
+        ),
+        ("RSV1 on a ping", masked(0xc9, b""), ProtocolError),
+        ("RSV1 on a pong", masked(0xca, b""), ProtocolError),
+        ("RSV1 on a close", masked(0xc8, b"\x03\xe8"), ProtocolError),
+        ("RSV2", bits(0xa1), ProtocolError),
+        ("RSV3", bits(0x91), ProtocolError),
+        ("RSV1 and RSV2", bits(0xe1), ProtocolError),
+        ("a new message inside one", after(&begin, bits(0xc1)), ProtocolError),
+        ("data that is not DEFLATE", masked(0xc1, &[0xff; 9]), InvalidCompression),
+        ("nothing", masked(0xc1, b""), InvalidCompression),
+        ("a message that is cut off", masked(0xc1, &HELLO[..4]), InvalidCompression),
+        // A stored block with a byte that is not UTF-8.
+        ("text that is not UTF-8", masked(0xc1, &[0, 1, 0, 0xfe, 0xff, 0xff, 0]), InvalidUtf8),
+        (
+            "text that ends in a code point",
+            masked(0xc1, &[0, 1, 0, 0xfe, 0xff, 0xc3, 0]),
+            InvalidUtf8,
+        ),
+        ("six bytes", masked(0xc1, &[0, 6, 0, 0xf9, 0xff, 1, 2, 3, 4, 5, 6, 0]), MessageTooBig),
+        ("a frame that is larger than any form", masked(0xc1, &[0; 70]), MessageTooBig),
+        ("frames that are larger", after(&begin, masked(0x00, &[0; 70])), MessageTooBig),
+    ] {
+        for size in [bytes.len(), 1] {
+            let (events, fault) = run_compressed(&bytes, size, 5);
+            assert_eq!((events.len(), fault), (0, Some(reason)), "{name} by {size}");
+        }
+    }
+    // Without compression, no frame may have the bit.
+    assert_eq!(run(&bits(0xc1), 1, 1000).1, Some(ProtocolError));
+    assert_eq!(run(&begin, 1, 1000).1, Some(ProtocolError));
+}
+
+#[test]
+fn only_what_was_received_of_a_compressed_message_is_kept() {
+    let mut decoder = Decoder::new(1 << 20);
+    decoder.allow_compressed();
+    let mut bomb = flate2::Compress::new(flate2::Compression::best(), false);
+    let mut data = Vec::with_capacity(10_000);
+    bomb.compress_vec(&vec![0; 1 << 20], &mut data, flate2::FlushCompress::Sync).unwrap();
+    let mut frame = masked(0xc2, data.strip_suffix(&[0, 0, 0xff, 0xff]).unwrap());
+    let (last, most) = frame.split_last_mut().unwrap();
+    decoder.feed(most, &mut |_| panic!("not complete")).unwrap();
+    assert!((1..4 * most.len()).contains(&decoder.buffered_bytes()));
+    let mut length = 0;
+    let message = &mut |incoming: Incoming<'_>| {
+        if let Incoming::Binary(bytes) = incoming {
+            length = bytes.len();
+        }
+        Proceed::Parse
+    };
+    decoder.feed(std::slice::from_mut(last), message).unwrap();
+    assert_eq!((length, decoder.buffered_bytes()), (1 << 20, 0));
 }

@@ -6,7 +6,7 @@ fn at(epoch: u64, offset: u64) -> Option<Position> {
 }
 
 fn publication(position: Option<Position>) -> Delivery {
-    Delivery { frame: Bytes::new(), position }
+    Delivery::new(Bytes::new(), position)
 }
 
 #[test]

@@ -7,7 +7,9 @@ use crate::rig::raw_server::server_frame;
 use crate::rig::{Gateway, RawClient, RawServer};
 
 async fn read(client: &mut RawClient) -> (bool, u8, Vec<u8>) {
-    let ServerFrame { fin, opcode, payload } = client.read_frame().await.expect("a frame");
+    let ServerFrame { fin, compressed, opcode, payload } =
+        client.read_frame().await.expect("a frame");
+    assert!(!compressed, "nothing was negotiated");
     (fin, opcode, payload)
 }
 

@@ -157,6 +157,8 @@ pub fn fragmented(opcode: u8, payload: &[u8], size: usize) -> Vec<ClientFrame> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ServerFrame {
     pub fin: bool,
+    /// Whether a compressed message begins.
+    pub compressed: bool,
     pub opcode: u8,
     pub payload: Vec<u8>,
 }
@@ -166,7 +168,8 @@ pub struct ServerFrame {
 pub fn take_server_frame(buffer: &mut Vec<u8>) -> Option<ServerFrame> {
     let (&[first, second], rest) = buffer.split_first_chunk()?;
     let (fin, rsv, opcode) = (first & 0x80 != 0, first >> 4 & 7, first & 0xf);
-    assert_eq!(rsv, 0, "a reserved bit without an extension");
+    let compressed = rsv == 4 && matches!(opcode, TEXT | BINARY);
+    assert!(rsv == 0 || compressed, "a reserved bit without an extension");
     assert_eq!(second & 0x80, 0, "a masked frame from a server");
     assert!(matches!(opcode, 0..=2 | 8..=10), "reserved opcode {opcode}");
     let (length, head) = match second & 0x7f {
@@ -189,5 +192,5 @@ pub fn take_server_frame(buffer: &mut Vec<u8>) -> Option<ServerFrame> {
     let end = head + usize::try_from(length).expect("a length of this machine");
     let payload = buffer.get(head..end)?.to_vec();
     buffer.drain(..end);
-    Some(ServerFrame { fin, opcode, payload })
+    Some(ServerFrame { fin, compressed, opcode, payload })
 }

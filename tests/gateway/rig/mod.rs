@@ -14,6 +14,7 @@ use std::time::Duration;
 
 pub mod backend;
 pub mod client;
+pub mod deflate;
 pub mod echo;
 pub mod frame;
 pub mod free_port;

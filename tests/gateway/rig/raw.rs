@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 
 use super::frame::{self, ClientFrame, ServerFrame, take_server_frame};
-use super::within;
+use super::{deflate, within};
 
 /// The key of the example in RFC 6455 section 1.3.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -20,6 +20,8 @@ pub struct RawClient {
     stream: TcpStream,
     /// Bytes that have been read from the connection but not returned yet.
     buffer: Vec<u8>,
+    /// How many compressed messages have come; `None` if none may.
+    compressed: Option<usize>,
 }
 
 /// The head of an HTTP response.
@@ -55,7 +57,7 @@ impl RawClient {
     pub async fn connect(addr: SocketAddr) -> Self {
         let stream = within("accepted connection", TcpStream::connect(addr)).await.unwrap();
         stream.set_nodelay(true).expect("a TCP socket");
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), compressed: None }
     }
 
     /// Like [`RawClient::connect`], from another address of this machine, such as `127.0.0.2`.
@@ -64,7 +66,7 @@ impl RawClient {
         socket.bind(SocketAddr::new(source.parse().unwrap(), 0)).expect("a loopback address");
         let stream = within("accepted connection", socket.connect(addr)).await.unwrap();
         stream.set_nodelay(true).expect("a TCP socket");
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), compressed: None }
     }
 
     /// Like [`RawClient::connect`], with a receive buffer of this many bytes, for a client that reads slowly.
@@ -72,7 +74,7 @@ impl RawClient {
         let socket = TcpSocket::new_v4().expect("a socket");
         socket.set_recv_buffer_size(bytes).expect("a size");
         let stream = within("accepted connection", socket.connect(addr)).await.unwrap();
-        Self { stream, buffer: Vec::new() }
+        Self { stream, buffer: Vec::new(), compressed: None }
     }
 
     /// The connection itself, from which everything was taken that has been read.
@@ -91,6 +93,29 @@ impl RawClient {
         assert_eq!(STANDARD.decode(ACCEPT).map(|hash| hash.len()), Ok(20));
         assert_eq!(head.header("sec-websocket-extensions"), None, "{head:?}");
         client
+    }
+
+    /// Opens a WebSocket on `path` with permessage-deflate, as `offer` says.
+    pub async fn open_compressed(addr: SocketAddr, path: &str, offer: &str) -> Self {
+        let mut client = Self::connect(addr).await;
+        client.write(handshake(path, &[("Sec-WebSocket-Extensions", offer)]).as_bytes()).await;
+        let head = client.read_head().await;
+        assert_eq!(head.status, 101, "{head:?}");
+        let agreed = head.header("sec-websocket-extensions").expect("an extension");
+        let own = "permessage-deflate; server_no_context_takeover; client_no_context_takeover";
+        assert!(agreed.starts_with(own), "{agreed}");
+        client.allow_compressed();
+        client
+    }
+
+    /// The gateway may send compressed messages from now on.
+    pub fn allow_compressed(&mut self) {
+        self.compressed = Some(0);
+    }
+
+    /// How many compressed messages have come.
+    pub fn compressed(&self) -> usize {
+        self.compressed.unwrap_or_default()
     }
 
     /// Writes all of `bytes`; panics if the peer has closed the connection.
@@ -188,11 +213,17 @@ impl RawClient {
     /// Reads the next message, control frame or end.
     pub async fn next(&mut self) -> Received {
         let mut started: Option<(u8, Vec<u8>)> = None;
+        let mut inflates = false;
         loop {
-            let Some(ServerFrame { fin, opcode, payload }) = self.read_frame().await else {
+            let Some(frame) = self.read_frame().await else {
                 assert!(started.is_none(), "the connection ended inside a message");
                 return Received::End;
             };
+            let ServerFrame { fin, compressed, opcode, payload } = frame;
+            if compressed {
+                *self.compressed.as_mut().expect("nothing is compressed without an agreement") += 1;
+                inflates = true;
+            }
             let (opcode, payload) = match (opcode, started.take()) {
                 (frame::CONTINUATION, None) => panic!("a continuation of nothing"),
                 (frame::CONTINUATION, Some((opcode, message))) => {
@@ -204,6 +235,9 @@ impl RawClient {
                     panic!("control frames inside messages are for the gateway's peers")
                 }
             };
+            if fin && inflates {
+                return received(opcode, deflate::inflate(&payload));
+            }
             if fin {
                 return received(opcode, payload);
             }

@@ -40,7 +40,8 @@ impl TestClient {
         let (ours, theirs) = tokio::io::duplex(PIPE);
         let permits =
             Permits { process: node.counts.acquire(1000).expect("room"), ip: None, lease: None };
-        let arrival = Arrival { early: Vec::new(), head: Bytes::new(), resume, upstream: None };
+        let (early, head) = (Vec::new(), Bytes::new());
+        let arrival = Arrival { early, head, resume, deflate: None, upstream: None };
         let services = Rc::clone(&node.services);
         let stream = ByteStream::Memory(ours);
         tokio::task::spawn_local(open(services, stream, arrival, node.client(), permits));
