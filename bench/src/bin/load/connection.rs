@@ -19,6 +19,8 @@ thread_local! {
 pub struct Connection {
     stream: TcpStream,
     counter: FrameCounter,
+    /// The bytes that were read after the handshake.
+    received: u64,
 }
 
 impl Connection {
@@ -29,7 +31,17 @@ impl Connection {
 
     /// Connects to a path and reads the `connected` event.
     pub async fn open_path(server: SocketAddr, path: &str) -> Result<Self> {
-        let (mut connection, rest) = Self::upgrade(server, path).await?;
+        Self::open_with(server, path, "").await
+    }
+
+    /// Connects to a conversation with compression.
+    pub async fn open_compressed(server: SocketAddr, conversation: &str) -> Result<Self> {
+        let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+        Self::open_with(server, &format!("/ws/chat/{conversation}/"), offer).await
+    }
+
+    async fn open_with(server: SocketAddr, path: &str, headers: &str) -> Result<Self> {
+        let (mut connection, rest) = Self::upgrade(server, path, headers).await?;
         if connection.counter.count(&rest) == 0 {
             connection.frames().await?;
         }
@@ -38,7 +50,7 @@ impl Connection {
 
     /// Connects to a path. `Err` if the first event is not `connected`.
     pub async fn open_admitted(server: SocketAddr, path: &str) -> Result<Self> {
-        let (mut connection, mut received) = Self::upgrade(server, path).await?;
+        let (mut connection, mut received) = Self::upgrade(server, path, "").await?;
         let mut counted = 0;
         while connection.counter.count(&received[counted..]) == 0 {
             counted = received.len();
@@ -52,7 +64,7 @@ impl Connection {
 
     /// Connects to a server that sends nothing before it receives something.
     pub async fn open_silent(server: SocketAddr) -> Result<Self> {
-        let (connection, rest) = Self::upgrade(server, "/").await?;
+        let (connection, rest) = Self::upgrade(server, "/", "").await?;
         if !rest.is_empty() {
             return Err("the server sent something before it received anything".into());
         }
@@ -60,17 +72,20 @@ impl Connection {
     }
 
     /// Returns a connection and what was read of it beyond the head of the response.
-    async fn upgrade(server: SocketAddr, path: &str) -> Result<(Self, Vec<u8>)> {
+    async fn upgrade(server: SocketAddr, path: &str, headers: &str) -> Result<(Self, Vec<u8>)> {
         let mut stream = TcpStream::connect(server).await?;
         stream.set_nodelay(true)?;
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: bench.test\r\nConnection: Upgrade\r\n\
              Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
         );
         stream.write_all(request.as_bytes()).await?;
-        let rest = read_head(&mut stream).await?;
-        Ok((Self { stream, counter: FrameCounter::default() }, rest))
+        let (head, rest) = read_head(&mut stream).await?;
+        if !headers.is_empty() && !head.contains("permessage-deflate") {
+            return Err("the server does not compress".into());
+        }
+        Ok((Self { stream, counter: FrameCounter::default(), received: 0 }, rest))
     }
 
     /// Waits until at least one frame is complete, and returns the number of completed frames.
@@ -83,12 +98,21 @@ impl Connection {
             });
             match read {
                 Ok((0, _)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok((_, 0)) => {}
-                Ok((_, frames)) => return Ok(frames),
+                Ok((length, frames)) => {
+                    self.received += length as u64;
+                    if frames > 0 {
+                        return Ok(frames);
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The bytes that were read since the last call.
+    pub fn take_received(&mut self) -> u64 {
+        std::mem::take(&mut self.received)
     }
 
     pub async fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -96,8 +120,8 @@ impl Connection {
     }
 }
 
-/// Reads the head of a 101 response and returns the bytes after it.
-pub async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>> {
+/// Reads the head of a 101 response, and returns it in lower case, and the bytes after it.
+pub async fn read_head(stream: &mut TcpStream) -> Result<(String, Vec<u8>)> {
     let mut head = Vec::with_capacity(512);
     loop {
         if stream.read_buf(&mut head).await? == 0 {
@@ -107,7 +131,8 @@ pub async fn read_head(stream: &mut TcpStream) -> Result<Vec<u8>> {
             if !head.starts_with(b"HTTP/1.1 101") {
                 return Err(String::from_utf8_lossy(&head).into());
             }
-            return Ok(head.split_off(end + 4));
+            let rest = head.split_off(end + 4);
+            return Ok((String::from_utf8_lossy(&head).to_ascii_lowercase(), rest));
         }
     }
 }

@@ -38,6 +38,12 @@ pub struct Options {
     /// The size of a publication in bytes.
     #[arg(long, default_value_t = 200)]
     bytes: usize,
+    /// Publishes rows of a table of scores, which have something to compress, instead of one letter many times.
+    #[arg(long)]
+    rows: bool,
+    /// The connections offer permessage-deflate.
+    #[arg(long)]
+    compress: bool,
     #[arg(long, default_value_t = 5)]
     seconds: u64,
 }
@@ -48,6 +54,8 @@ struct Deliveries {
     per_call: u64,
     calls: Cell<u64>,
     arrived: Cell<u64>,
+    /// The bytes that were read.
+    bytes: Cell<u64>,
     /// How many deliveries have arrived when the next call has reached all.
     next: Cell<u64>,
     reached: Notify,
@@ -66,22 +74,31 @@ async fn measure(options: Options) -> Result<Value> {
         per_call,
         calls: Cell::new(0),
         arrived: Cell::new(0),
+        bytes: Cell::new(0),
         next: Cell::new(per_call),
         reached: Notify::new(),
         broken: Cell::new(false),
     });
     for _ in 0..connections {
-        let connection = Connection::open(server, "fanout").await?;
+        let connection = match options.compress {
+            true => Connection::open_compressed(server, "fanout").await?,
+            false => Connection::open(server, "fanout").await?,
+        };
         tokio::task::spawn_local(count(connection, deliveries.clone()));
     }
     let peer = Peer { http: Some(publish_call(&options)), ..Peer::default() };
-    let calls = Calls::new(&peer, Via::Http, &["chat_fanout".to_owned()], bytes, burst)?;
+    let channels = ["chat_fanout".to_owned()];
+    let calls = match options.rows {
+        true => Calls::of(&peer, Via::Http, &channels, &rows(bytes), burst)?,
+        false => Calls::new(&peer, Via::Http, &channels, bytes, burst)?,
+    };
     let mut publishers = Vec::new();
     for _ in 0..options.under_way.max(1) {
         publishers.push(Publisher::connect(&peer, calls.clone()).await?);
     }
     publish(&mut publishers, &deliveries, WARM_UP).await?;
     let (started, cpu, first) = (Instant::now(), cpu_seconds(pid)?, deliveries.arrived.get());
+    let first_bytes = deliveries.bytes.get();
     publish(&mut publishers, &deliveries, Duration::from_secs(options.seconds)).await?;
     let (seconds, cpu) = (started.elapsed().as_secs_f64(), cpu_seconds(pid)? - cpu);
     let delivered = (deliveries.arrived.get() - first) as f64;
@@ -90,10 +107,30 @@ async fn measure(options: Options) -> Result<Value> {
         "burst": burst,
         "under_way": publishers.len(),
         "deliveries": delivered,
+        "bytes_per_delivery": ((deliveries.bytes.get() - first_bytes) as f64 / delivered).round(),
         "server_cpu_seconds": cpu,
         "deliveries_per_second": (delivered / seconds).round(),
         "deliveries_per_core_second": (delivered / cpu).round(),
     }))
+}
+
+/// A JSON object of about this many bytes: rows with names and numbers that differ from row to row.
+fn rows(bytes: usize) -> String {
+    const NAMES: [&str; 8] =
+        ["Lisbon", "Porto", "Braga", "Coimbra", "Faro", "Evora", "Aveiro", "Setubal"];
+    let (mut text, mut state) = (r#"{"event":"scores","rows":["#.to_owned(), 12_345_u32);
+    while text.len() + 2 < bytes || text.ends_with('[') {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        let (home, away) = (NAMES[(state >> 28) as usize % 8], NAMES[(state >> 24) as usize % 8]);
+        let (id, odds) = (state >> 12 & 0xffff, f64::from(state >> 20 & 0x3ff) / 100.0);
+        let comma = if text.ends_with('[') { "" } else { "," };
+        text += &format!(
+            r#"{comma}{{"id":{id},"home":"{home}","away":"{away}","score":[{},{}],"odds":{odds}}}"#,
+            state >> 9 & 7,
+            state >> 6 & 7
+        );
+    }
+    text + "]}"
 }
 
 /// `POST /v1/publish`, of the gateway and the baseline.
@@ -147,6 +184,7 @@ impl Deliveries {
 
 async fn count(mut connection: Connection, deliveries: Rc<Deliveries>) {
     while let Ok(frames) = connection.frames().await {
+        deliveries.bytes.set(deliveries.bytes.get() + connection.take_received());
         let arrived = deliveries.arrived.get() + frames;
         deliveries.arrived.set(arrived);
         if arrived >= deliveries.next.get() {

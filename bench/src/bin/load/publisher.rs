@@ -36,13 +36,23 @@ impl Calls {
         bytes: usize,
         burst: usize,
     ) -> Result<Rc<Self>> {
-        let data = publication(bytes, 0);
+        Self::of(peer, via, channels, &publication(bytes, 0), burst)
+    }
+
+    /// Publishes this JSON.
+    pub fn of(
+        peer: &Peer,
+        via: Via,
+        channels: &[String],
+        data: &str,
+        burst: usize,
+    ) -> Result<Rc<Self>> {
         let channels = channels.iter().map(|channel| {
             let call = match via {
-                Via::Http => http(peer)?.request(channel, &data, burst)?,
+                Via::Http => http(peer)?.request(channel, data, burst)?,
                 Via::Redis => {
                     let (mut commands, redis) = (Vec::new(), redis(peer)?);
-                    (0..burst).for_each(|_| redis.append(&mut commands, channel, &data));
+                    (0..burst).for_each(|_| redis.append(&mut commands, channel, data));
                     commands
                 }
             };

@@ -65,7 +65,7 @@ impl Subscriber {
         let mut first = News::default();
         if peer.framing == Framing::WebSocket {
             stream.write_all(&handshake(peer, channel, credential)).await?;
-            let rest = read_head(&mut stream).await?;
+            let (_, rest) = read_head(&mut stream).await?;
             first = received.read(&rest, &mut |_| ());
         }
         for message in &peer.hello {
