@@ -46,8 +46,10 @@ impl JoinedForms {
     ) -> &Joined {
         let joined = self.compressed[window as usize].get_or_insert_default();
         if joined.begin(from, publications) {
+            let mut deliveries = std::mem::take(&mut joined.deliveries);
+            deliveries.clear();
             let range = publications[from..joined.to].iter_mut();
-            let deliveries: Vec<Delivery> = range.map(|one| one.for_window(window)).collect();
+            deliveries.extend(range.map(|one| one.for_window(window)));
             joined.join(&deliveries);
             joined.deliveries = deliveries;
         }

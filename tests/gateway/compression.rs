@@ -46,9 +46,12 @@ async fn explain(gateway: &Gateway) -> Value {
 }
 
 async fn json(client: &mut RawClient) -> Value {
-    match client.next().await {
-        Received::Text(text) => serde_json::from_slice(&text).expect("JSON"),
-        other => panic!("{other:?}"),
+    loop {
+        match client.next().await {
+            Received::Text(text) => return serde_json::from_slice(&text).expect("JSON"),
+            Received::Ping(payload) => client.send(&frame::pong(payload)).await,
+            other => panic!("{other:?}"),
+        }
     }
 }
 
@@ -219,7 +222,7 @@ async fn slow_clients_are_closed_and_a_drain_ends_all(engine: Engine) {
     slow.allow_compressed();
     let (mut client, _) = open(&gateway, PATH, Some(OFFER)).await;
     let noise = |number: usize| {
-        let digits = (0..20_000_u64).map(|at| {
+        let digits = (0..200_000_u64).map(|at| {
             let mixed = (at + number as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 29;
             char::from(b'a' + (mixed % 26) as u8)
         });
@@ -237,6 +240,7 @@ async fn slow_clients_are_closed_and_a_drain_ends_all(engine: Engine) {
     let last = loop {
         match slow.next().await {
             Received::Text(text) => assert!(!text.is_empty()),
+            Received::Ping(_) => {}
             other => break other,
         }
     };
