@@ -37,11 +37,11 @@ pub use gateway::Gateway;
 pub use raw::RawClient;
 pub use raw_server::{RawPeer, RawServer};
 pub use redis::Redis;
-pub use settings::{API_KEY, Settings};
+pub use settings::{API_KEY, CHAT_ROUTE, Settings};
 pub use socket::{Event, Socket};
-pub use tcp_proxy::TcpProxy;
+pub use tcp_proxy::{Direction, TcpProxy};
 pub use tls_front::TlsFront;
-pub use upstream::{Reply, Upstream};
+pub use upstream::{Reply, Upstream, in_turn};
 
 /// Longer than anything that a working gateway needs on a busy machine, and longer than its own timeouts
 /// for a silent peer. A test that waits this long fails.

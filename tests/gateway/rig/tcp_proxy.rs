@@ -1,11 +1,20 @@
-//! A TCP proxy in front of a Redis: an address that can lead new connections to another server, or nowhere.
+//! A TCP proxy in front of a Redis: an address that can lead new connections to another server, or nowhere, and that
+//! can drop what goes one way.
 
 use std::sync::{Arc, Mutex};
 
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::Redis;
+
+/// One way through the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    ToServer,
+    FromServer,
+}
 
 pub struct TcpProxy {
     port: u16,
@@ -13,6 +22,28 @@ pub struct TcpProxy {
     to: Arc<Mutex<Option<String>>>,
     /// The number of cuts; connections end when it grows.
     cuts: watch::Sender<u64>,
+    /// What is read from one side and not passed on, as a network does that loses packets.
+    dropped: watch::Sender<Option<Direction>>,
+}
+
+async fn pass(
+    direction: Direction,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    dropped: watch::Receiver<Option<Direction>>,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if *dropped.borrow() == Some(direction) {
+            // A connection from which something was lost never gets anything again that way: TCP keeps the order.
+            return std::future::pending().await;
+        }
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..length]).await?;
+    }
 }
 
 impl TcpProxy {
@@ -22,18 +53,22 @@ impl TcpProxy {
             port: listener.local_addr().unwrap().port(),
             to: Arc::new(Mutex::new(Some(redis.address()))),
             cuts: watch::Sender::new(0),
+            dropped: watch::Sender::new(None),
         };
         let (to, cuts) = (Arc::clone(&proxy.to), proxy.cuts.clone());
+        let dropped = proxy.dropped.clone();
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
                 let Some(to) = to.lock().unwrap().clone() else { continue };
-                let mut cut = cuts.subscribe();
+                let (mut cut, dropped) = (cuts.subscribe(), dropped.subscribe());
                 tokio::spawn(async move {
                     let mut server = TcpStream::connect(to).await?;
+                    let (from_client, to_client) = client.split();
+                    let (from_server, to_server) = server.split();
+                    let there = pass(Direction::ToServer, from_client, to_server, dropped.clone());
+                    let back = pass(Direction::FromServer, from_server, to_client, dropped);
                     tokio::select! {
-                        copied = tokio::io::copy_bidirectional(&mut client, &mut server) => {
-                            copied.map(drop)
-                        }
+                        passed = async { tokio::try_join!(there, back) } => passed.map(drop),
                         _ = cut.changed() => Ok(()),
                     }
                 });
@@ -51,6 +86,11 @@ impl TcpProxy {
     pub fn cut(&self) {
         *self.to.lock().unwrap() = None;
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Drops what goes in `direction` from now on, on open connections and on new ones, and closes nothing.
+    pub fn drop_silently(&self, direction: Option<Direction>) {
+        self.dropped.send_replace(direction);
     }
 
     pub fn url(&self) -> String {
