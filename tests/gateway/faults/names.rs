@@ -8,8 +8,7 @@ use std::time::Instant;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::recovered;
-use crate::rig::{Client, Gateway, Redis, Settings, Upstream, http, until};
+use crate::rig::{Client, Gateway, Redis, Settings, Upstream, http, recovered, until};
 
 /// An address of the loopback network that nothing else uses, for a name server that does not answer.
 const NAME_SERVER: &str = "127.53.53.53";
@@ -30,8 +29,7 @@ impl Names {
             eprintln!("not tested: names can only be taken away by root");
             return None;
         };
-        let names =
-            Self { directory: tempfile::tempdir().unwrap(), _name_server: name_server };
+        let names = Self { directory: tempfile::tempdir().unwrap(), _name_server: name_server };
         std::fs::write(names.resolv_conf(), format!("nameserver {NAME_SERVER}\n")).unwrap();
         names.set(true);
         Some(names)

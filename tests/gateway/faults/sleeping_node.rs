@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use super::recovered;
 use crate::engine::Engine;
-use crate::rig::{Client, Gateway, Reply, Settings, Upstream, http, in_turn, until};
+use crate::rig::{Client, Gateway, Reply, Settings, Upstream, http, in_turn, recovered, until};
 
 /// Longer than any lease of a node.
 const ASLEEP: Duration = Duration::from_secs(30);

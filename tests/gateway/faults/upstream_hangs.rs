@@ -6,10 +6,10 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::recovered;
-use crate::rig::{Client, Gateway, Settings, within};
+use crate::rig::{Client, Gateway, Settings, recovered, within};
 
-const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
+const HEAD: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n";
 
 const CHUNK: &str = "data: {\"event\":\"chunk\",\"chunk\":\"some text\"}\n\n";
 
@@ -89,7 +89,8 @@ async fn each_message_has_an_end_wherever_the_upstream_hangs() {
     let gateway = Gateway::start(settings).await;
     let answer = whole_answer();
     let since = Instant::now();
-    let answers = futures_util::future::join_all((0..=answer.bytes.len()).map(|at| ask(&gateway, at)));
+    let answers =
+        futures_util::future::join_all((0..=answer.bytes.len()).map(|at| ask(&gateway, at)));
     let answers = within("the end of all", answers).await;
     for (at, (has_chunk, last)) in answers.into_iter().enumerate() {
         assert_eq!(has_chunk, at >= answer.chunk, "{at} bytes: {last}");

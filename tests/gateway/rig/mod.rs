@@ -10,7 +10,7 @@
 )]
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub mod backend;
 pub mod client;
@@ -69,4 +69,9 @@ pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> 
         }
     })
     .await
+}
+
+/// Prints how long a recovery from `fault` took, for docs/reliability.md. It is never asserted.
+pub fn recovered(fault: &str, since: Instant) {
+    eprintln!("recovery: {fault}: {:.1} s", since.elapsed().as_secs_f64());
 }

@@ -2,6 +2,7 @@
 //! can drop what goes one way.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -22,20 +23,31 @@ pub struct TcpProxy {
     to: Arc<Mutex<Option<String>>>,
     /// The number of cuts; connections end when it grows.
     cuts: watch::Sender<u64>,
-    /// What is read from one side and not passed on, as a network does that loses packets.
-    dropped: watch::Sender<Option<Direction>>,
+    faults: watch::Sender<Faults>,
+}
+
+/// What the proxy does to open connections and to new ones.
+#[derive(Debug, Default, Clone, Copy)]
+struct Faults {
+    dropped: Option<Direction>,
+    /// How long each read is kept before it is passed on.
+    delay: Duration,
 }
 
 async fn pass(
     direction: Direction,
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    dropped: watch::Receiver<Option<Direction>>,
+    faults: watch::Receiver<Faults>,
 ) -> std::io::Result<()> {
     let mut buffer = vec![0; 16 * 1024];
     loop {
         let length = from.read(&mut buffer).await?;
-        if *dropped.borrow() == Some(direction) {
+        let Faults { dropped, delay } = *faults.borrow();
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        if dropped == Some(direction) {
             // A connection from which something was lost never gets anything again that way: TCP keeps the order.
             return std::future::pending().await;
         }
@@ -53,20 +65,20 @@ impl TcpProxy {
             port: listener.local_addr().unwrap().port(),
             to: Arc::new(Mutex::new(Some(redis.address()))),
             cuts: watch::Sender::new(0),
-            dropped: watch::Sender::new(None),
+            faults: watch::Sender::new(Faults::default()),
         };
         let (to, cuts) = (Arc::clone(&proxy.to), proxy.cuts.clone());
-        let dropped = proxy.dropped.clone();
+        let faults = proxy.faults.clone();
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
                 let Some(to) = to.lock().unwrap().clone() else { continue };
-                let (mut cut, dropped) = (cuts.subscribe(), dropped.subscribe());
+                let (mut cut, faults) = (cuts.subscribe(), faults.subscribe());
                 tokio::spawn(async move {
                     let mut server = TcpStream::connect(to).await?;
                     let (from_client, to_client) = client.split();
                     let (from_server, to_server) = server.split();
-                    let there = pass(Direction::ToServer, from_client, to_server, dropped.clone());
-                    let back = pass(Direction::FromServer, from_server, to_client, dropped);
+                    let there = pass(Direction::ToServer, from_client, to_server, faults.clone());
+                    let back = pass(Direction::FromServer, from_server, to_client, faults);
                     tokio::select! {
                         passed = async { tokio::try_join!(there, back) } => passed.map(drop),
                         _ = cut.changed() => Ok(()),
@@ -90,7 +102,12 @@ impl TcpProxy {
 
     /// Drops what goes in `direction` from now on, on open connections and on new ones, and closes nothing.
     pub fn drop_silently(&self, direction: Option<Direction>) {
-        self.dropped.send_replace(direction);
+        self.faults.send_modify(|faults| faults.dropped = direction);
+    }
+
+    /// Keeps everything for `delay` from now on, as a slow server or a long way does.
+    pub fn delay(&self, delay: Duration) {
+        self.faults.send_modify(|faults| faults.delay = delay);
     }
 
     pub fn url(&self) -> String {
