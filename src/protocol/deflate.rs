@@ -109,6 +109,9 @@ fn elements(field: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// The name of a parameter, and its value if it has one.
+type Parameter<'a> = (&'a str, Option<Cow<'a, str>>);
+
 /// What is left of an element. White space may be between any two parts.
 struct Cursor<'a>(&'a str);
 
@@ -154,8 +157,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// Takes the next parameter: `Some(None)` at the end, `None` if something else comes.
-    #[expect(clippy::option_option, reason = "the end and a mistake are different ends")]
-    fn parameter(&mut self) -> Option<Option<(&'a str, Option<Cow<'a, str>>)>> {
+    fn parameter(&mut self) -> Option<Option<Parameter<'a>>> {
         if !self.take(';') {
             return self.0.is_empty().then_some(None);
         }
