@@ -7,7 +7,8 @@ use std::thread::available_parallelism;
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
 use super::{
-    Admin, Log, LogFormat, MinPace, MissingOrigin, Origins, Reload, Server, Shutdown, Tracing,
+    Admin, Log, LogFormat, MinPace, MissingOrigin, Origins, ProxyProtocol, Reload, Server,
+    Shutdown, Tracing,
 };
 
 const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |value| {
@@ -16,6 +17,10 @@ const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |val
 
 const LOG_FORMAT: Kind<LogFormat> = words(r#""text" or "json""#, |value| {
     choice(value, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+});
+
+const PROXY_PROTOCOL: Kind<ProxyProtocol> = words(r#""off" or "required""#, |value| {
+    choice(value, &[("off", ProxyProtocol::Off), ("required", ProxyProtocol::Required)])
 });
 
 pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
@@ -72,6 +77,13 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         &[],
         "Address blocks of your load balancers. X-Forwarded-For is trusted from these only.",
     );
+    let proxy_protocol = s.key(
+        "proxy_protocol",
+        PROXY_PROTOCOL,
+        "off",
+        "Whether each connection begins with a header of the PROXY protocol (1 or 2), in which a load balancer of \
+         trusted_proxies names the client. With \"required\" nobody else can connect.",
+    );
     let header_timeout =
         s.key("header_timeout", kinds::POSITIVE_DURATION, "10s", "Time limit for a request head.");
     let keep_alive = s.key(
@@ -111,6 +123,7 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         max_memory: max_memory?,
         refusal_delay: refusal_delay?,
         trusted_proxies: trusted_proxies?,
+        proxy_protocol: proxy_protocol?,
         header_timeout: header_timeout?,
         keep_alive: keep_alive?,
         min_pace: MinPace { timeout: progress_timeout?, min_rate: min_rate? },

@@ -97,7 +97,7 @@ fn append_forwarded(headers: &mut HeaderMap, address: ClientAddress) {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
     let host = host.filter(|host| !host.contains(['"', '\\']));
     let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
-    chain.push(format!("for={node}{host};proto=http"));
+    chain.push(format!("for={node}{host};proto={}", address.scheme()));
     if let Ok(value) = HeaderValue::from_str(&chain.join(", ")) {
         headers.insert(header::FORWARDED, value);
     }

@@ -24,6 +24,7 @@ mod path;
 mod portable_json;
 mod position;
 mod proxied_headers;
+mod proxy_protocol;
 mod publication;
 mod reply_end;
 mod request_head;
@@ -66,6 +67,7 @@ pub use position::{Epoch, Position, ResumePoint, with_position};
 pub use proxied_headers::{
     add_via, clean_trailers, count_forward, is_hop_by_hop, remove_hop_by_hop, set_forwarded,
 };
+pub use proxy_protocol::{HeaderMistake, HeaderProgress, ProxyHeader, read_proxy_header};
 pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };

@@ -7,9 +7,14 @@ use super::{Origin, header_list};
 
 /// Returns the origins that a page of this server can have: the scheme, host and port that the request was made for.
 /// `through_proxy`: the peer is a trusted proxy, so its headers say what the client asked for. Without one the scheme is
-/// that of the gateway's own port, which has no TLS. There are two where a proxy reports the port apart from a host
+/// `scheme`, that of the gateway's own port. There are two where a proxy reports the port apart from a host
 /// without one, because some report their own port there.
-pub fn own_origins(headers: &HeaderMap, through_proxy: bool) -> impl Iterator<Item = Origin> {
+pub fn own_origins(
+    headers: &HeaderMap,
+    through_proxy: bool,
+    scheme: &'static str,
+) -> impl Iterator<Item = Origin> {
+    let own_scheme = scheme;
     let forwarded = |name| through_proxy.then(|| first_of(headers, name)).flatten();
     let host = forwarded("x-forwarded-host")
         .or_else(|| through_proxy.then(|| parameter(headers, "host")).flatten())
@@ -17,7 +22,8 @@ pub fn own_origins(headers: &HeaderMap, through_proxy: bool) -> impl Iterator<It
     let scheme = forwarded("x-forwarded-proto")
         .or_else(|| through_proxy.then(|| parameter(headers, "proto")).flatten());
     let scheme = match scheme.map(str::to_ascii_lowercase).as_deref() {
-        None | Some("http" | "ws") => Some("http"),
+        None => Some(own_scheme),
+        Some("http" | "ws") => Some("http"),
         Some("https" | "wss") => Some("https"),
         Some(_) => None,
     };

@@ -95,7 +95,7 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
         headers.insert(X_FORWARDED_FOR, chain);
     }
     if !headers.contains_key(&X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme()));
     }
     if !headers.contains_key(&X_FORWARDED_HOST)
         && let Some(host) = headers.get(header::HOST).cloned()

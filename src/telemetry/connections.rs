@@ -28,6 +28,8 @@ metrics! {
     ACCEPT_ERRORS = counter "tidegate_accept_errors_total";
     /// Requests that HTTP does not allow, and connections that ended in the middle of a request.
     HTTP_ERRORS = counter "tidegate_http_errors_total" [cause: words(&[HttpError::LABELS])];
+    /// Connections that were closed because of the header of the PROXY protocol with which they must begin.
+    PROXY_HEADERS = counter "tidegate_proxy_headers_refused_total" [cause: words(&[ProxyHeaderFault::LABELS])];
     /// WebSocket handshakes: admitted, or the reason of the rejection.
     HANDSHAKES = counter "tidegate_handshakes_total" [
         route: ROUTE,
@@ -156,6 +158,28 @@ pub fn http_failed(error: &hyper::Error) {
     let cause = cause.label();
     HTTP_ERRORS.at([cause]).increment(1);
     debug!(event = "http_failed", cause, %error, "a connection ended in the middle of a request");
+}
+
+label_enum! {
+    /// Why a connection is closed because of the header that `[server] proxy_protocol` requires.
+    pub enum ProxyHeaderFault {
+        /// The peer is not in `trusted_proxies`.
+        Untrusted => "untrusted",
+        /// What has come is no such header.
+        Malformed => "malformed",
+        TooLarge => "too_large",
+        /// It did not arrive in time.
+        Timeout => "timeout",
+        /// The connection ended in the middle of it.
+        Incomplete => "incomplete",
+    }
+}
+
+/// A connection of `peer` is closed, because it does not begin with a header of a trusted load balancer.
+pub fn proxy_header_refused(fault: ProxyHeaderFault, peer: IpAddr) {
+    let cause = fault.label();
+    PROXY_HEADERS.at([cause]).increment(1);
+    warn!(event = "proxy_header_refused", cause, %peer, "a connection has no header of the PROXY protocol from a trusted proxy");
 }
 
 /// A refused client is closed after `delay`, or at once if too many refused clients wait already.

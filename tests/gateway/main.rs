@@ -51,6 +51,7 @@ mod proxied_replicas;
 mod proxy;
 mod proxy_answers;
 mod proxy_messages;
+mod proxy_protocol;
 mod raw_handshake;
 mod redis_acl;
 mod redis_commands;

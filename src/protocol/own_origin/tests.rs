@@ -6,7 +6,7 @@ fn headers(list: &[(&'static str, &str)]) -> HeaderMap {
 
 fn is_own(origin: &str, through_proxy: bool, list: &[(&'static str, &str)]) -> bool {
     let origin = Origin::parse(origin).unwrap_or_else(|| panic!("{origin}"));
-    own_origins(&headers(list), through_proxy).any(|own| own == origin)
+    own_origins(&headers(list), through_proxy, "http").any(|own| own == origin)
 }
 
 #[test]
