@@ -10,6 +10,7 @@ use super::{
     Admin, Log, LogFormat, MinPace, MissingOrigin, Origins, ProxyProtocol, Reload, Server,
     Shutdown, Tracing,
 };
+use crate::protocol::ForwardingHeader;
 
 const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |value| {
     choice(value, &[("allow", MissingOrigin::Allow), ("reject", MissingOrigin::Reject)])
@@ -18,6 +19,16 @@ const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |val
 const LOG_FORMAT: Kind<LogFormat> = words(r#""text" or "json""#, |value| {
     choice(value, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
 });
+
+const FORWARDING_HEADER: Kind<ForwardingHeader> =
+    words(r#""auto", "x-forwarded-for" or "forwarded""#, |value| {
+        let words = [
+            ("auto", ForwardingHeader::Auto),
+            ("x-forwarded-for", ForwardingHeader::XForwardedFor),
+            ("forwarded", ForwardingHeader::Forwarded),
+        ];
+        choice(value, &words)
+    });
 
 const PROXY_PROTOCOL: Kind<ProxyProtocol> = words(r#""off" or "required""#, |value| {
     choice(value, &[("off", ProxyProtocol::Off), ("required", ProxyProtocol::Required)])
@@ -75,7 +86,14 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         "trusted_proxies",
         kinds::NETWORK,
         &[],
-        "Address blocks of your load balancers. X-Forwarded-For is trusted from these only.",
+        "Address blocks of your load balancers. Forwarded and X-Forwarded-* are trusted from these only.",
+    );
+    let forwarding_header = s.key(
+        "forwarding_header",
+        FORWARDING_HEADER,
+        "auto",
+        "What your proxies set, X-Forwarded-* or Forwarded (RFC 7239); clients may have written the other. With \"auto\" \
+         whichever a request has counts, and one that has both in contradiction counts as the proxy's own.",
     );
     let proxy_protocol = s.key(
         "proxy_protocol",
@@ -123,6 +141,7 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         max_memory: max_memory?,
         refusal_delay: refusal_delay?,
         trusted_proxies: trusted_proxies?,
+        forwarding_header: forwarding_header?,
         proxy_protocol: proxy_protocol?,
         header_timeout: header_timeout?,
         keep_alive: keep_alive?,

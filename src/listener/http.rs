@@ -29,7 +29,9 @@ use super::{RuntimeConfig, fixed};
 use crate::config::{self, Config, ProxyProtocol};
 use crate::handshake::{Found, Rejection, json_error, upgrade};
 use crate::limits::IpPermit;
-use crate::protocol::{ClientAddress, HeadMistake, check_head, is_about_the_server};
+use crate::protocol::{
+    ClientAddress, HeadMistake, check_head, is_about_the_server, unify_forwarding,
+};
 use crate::proxy::{self, HeldBody, Proxy, ProxyBody};
 use crate::session::{Permits, Services};
 use crate::socket::{ClientTcp, linger_and_close};
@@ -241,15 +243,20 @@ impl HttpFrontend {
         FIRST_REQUEST_TIMEOUT.min(self.services.config().config.shutdown.grace / 2)
     }
 
-    async fn answer(&self, phase: &HttpPhase, request: Request<Incoming>) -> Response<ProxyBody> {
+    async fn answer(
+        &self,
+        phase: &HttpPhase,
+        mut request: Request<Incoming>,
+    ) -> Response<ProxyBody> {
         let (runtime_config, proxy) = (self.runtime_config(), self.proxy.borrow().clone());
         let RuntimeConfig { config, handshake, .. } = &*runtime_config;
-        let address = ClientAddress::resolve(
-            phase.peer.ip(),
-            request.headers(),
-            &config.server.trusted_proxies,
-        )
-        .over_tls(phase.over_tls);
+        let (peer, trusted) = (phase.peer.ip(), &config.server.trusted_proxies);
+        let header = config.server.forwarding_header;
+        if unify_forwarding(request.headers_mut(), peer, trusted, header).is_err() {
+            telemetry::connections::forwarding_disagreed(peer);
+        }
+        let address =
+            ClientAddress::resolve(peer, request.headers(), trusted).over_tls(phase.over_tls);
         let found = handshake.find_route(request.uri().path());
         let is_handshake = matches!(found, Some(Found::Route(..) | Found::Reply(_)))
             && upgrade::is_requested(request.headers());

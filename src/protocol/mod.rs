@@ -12,6 +12,7 @@ mod error;
 mod event_members;
 mod event_name;
 mod events;
+mod forwarded;
 mod header_list;
 mod identity_headers;
 mod ids;
@@ -53,6 +54,7 @@ pub use events::{
     StartPosition, cancelled, complete, connected, going_away, pong, presence_event,
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
+pub use forwarded::{ForwardingHeader, append_forwarded, unify_forwarding};
 pub use header_list::{header_has_token, header_list};
 pub use identity_headers::{is_identity_header, remove_identity_headers};
 pub use ids::{ConnectionId, UserId, random_hex};

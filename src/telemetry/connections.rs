@@ -30,6 +30,8 @@ metrics! {
     HTTP_ERRORS = counter "tidegate_http_errors_total" [cause: words(&[HttpError::LABELS])];
     /// Connections that were closed because of the header of the PROXY protocol with which they must begin.
     PROXY_HEADERS = counter "tidegate_proxy_headers_refused_total" [cause: words(&[ProxyHeaderFault::LABELS])];
+    /// Requests whose `Forwarded` and `X-Forwarded-*` named different clients; neither was believed.
+    FORWARDING_DISAGREEMENTS = counter "tidegate_forwarding_disagreements_total";
     /// WebSocket handshakes: admitted, or the reason of the rejection.
     HANDSHAKES = counter "tidegate_handshakes_total" [
         route: ROUTE,
@@ -180,6 +182,17 @@ pub fn proxy_header_refused(fault: ProxyHeaderFault, peer: IpAddr) {
     let cause = fault.label();
     PROXY_HEADERS.at([cause]).increment(1);
     warn!(event = "proxy_header_refused", cause, %peer, "a connection has no header of the PROXY protocol from a trusted proxy");
+}
+
+/// A request through the trusted proxy `peer` has both kinds of forwarding headers, and they contradict each other.
+pub fn forwarding_disagreed(peer: IpAddr) {
+    FORWARDING_DISAGREEMENTS.get().increment(1);
+    warn!(
+        event = "forwarding_disagreed",
+        %peer,
+        "Forwarded and X-Forwarded-* name different clients, so neither is believed: say in server.forwarding_header which \
+         your proxies set"
+    );
 }
 
 /// A refused client is closed after `delay`, or at once if too many refused clients wait already.

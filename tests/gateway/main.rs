@@ -26,6 +26,7 @@ mod explain;
 mod explain_partly;
 mod failover;
 mod fixed_reply;
+mod forwarding;
 mod generations;
 mod handover;
 mod handshake;

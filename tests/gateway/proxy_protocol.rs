@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::chat::open_to_all;
+use crate::chat::{chat, open_to_all};
 use crate::rig::raw::{Received, handshake};
 use crate::rig::{Gateway, RawClient, Reply, Settings, Upstream, http};
 
@@ -240,7 +240,9 @@ async fn forwarding_headers_count_if_the_named_peer_is_trusted() {
 /// A TLV of version 2 says that the client uses TLS, so a page of the gateway's own origin has the scheme https.
 #[tokio::test]
 async fn the_own_origin_has_the_scheme_of_the_client() {
-    let settings = required().section("origins", "allow = [\"self\"]");
+    let settings = chat("auth = [\"anonymous\"]\nreject = \"http\"")
+        .also("server", REQUIRED)
+        .section("origins", "allow = [\"self\"]");
     let gateway = Gateway::start(settings).await;
     let tls = binary(0x21, 0x11, &[v4(7), vec![0x20, 0, 5, 1, 0, 0, 0, 0]].concat());
     for (header, scheme, expected) in [
