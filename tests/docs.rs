@@ -728,3 +728,36 @@ fn the_lists_of_owasp_name_tests_that_exist() {
         }
     }
 }
+
+/// Each row of the tables of faults names tests, alerts and events that exist.
+#[test]
+fn the_tables_of_faults_name_what_exists() {
+    let functions = test_functions();
+    let (alerts, events) = (read("deploy/prometheus/alerts.yml"), read("docs/logs.md"));
+    let page = read("docs/reliability.md");
+    let rows: Vec<&str> = page
+        .lines()
+        .filter(|line| line.starts_with('|') && !line.starts_with("|---"))
+        .filter(|line| !line.starts_with("| fault |"))
+        .collect();
+    assert!(rows.len() > 25, "{} rows", rows.len());
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let [_, _, said, _, shown_by] = cells[..] else { panic!("{row}") };
+        let in_code = |cell: &str| -> Vec<String> {
+            cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+        };
+        let tests = in_code(shown_by);
+        assert!(!tests.is_empty(), "{row}");
+        for name in tests {
+            assert!(functions.contains(&name), "no test {name}: {row}");
+        }
+        for name in in_code(said) {
+            let exists = match name.starts_with("Tidegate") {
+                true => alerts.contains(&format!("alert: {name}\n")),
+                false => events.contains(&format!("`{name}`")),
+            };
+            assert!(exists, "no alert or event {name}: {row}");
+        }
+    }
+}

@@ -17,7 +17,7 @@ pub fn start(settings: &Log) -> Result<LogControl, Failure> {
         settings.repeats.map(|rate| LogThrottle { lines: rate.count.into(), interval: rate.per });
     let (control, filter) = log::filter(&settings.level, repeats)?;
     let lines =
-        fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal());
+        fmt::layer().with_writer(control.writer()).with_ansi(std::io::stderr().is_terminal());
     let lines = match settings.format {
         LogFormat::Text => lines.fmt_fields(log::on_one_line()).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),

@@ -1,10 +1,13 @@
 //! Publications between nodes that share a Redis, and what clients are told while Redis is unavailable.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::rig::{Client, Event, Gateway, Redis, Reply, Settings, Upstream, http, until};
+use super::rig::{
+    Client, Event, Gateway, Redis, Reply, Settings, Upstream, http, recovered, until,
+};
 
 const PATH: &str = "/ws/chat/42/";
 
@@ -200,12 +203,14 @@ async fn a_hung_redis_is_noticed_without_traffic() {
         expect_refused(gateway, 1013).await;
     }
     redis.resume();
+    let since = Instant::now();
     // What was published meanwhile is unknown, so clients have to reconnect, except where a history keeps it.
     assert_eq!(clients[1].closed().await, Some(1012));
     for gateway in [&with_history, &without] {
         readiness(gateway, 200).await;
         Client::connected(gateway, PATH).await;
     }
+    recovered("Redis was paused and goes on", since);
     with_history.publish("chat_42", json!({"event": "after"})).await;
     assert_eq!(clients[0].next_event("after").await["offset"], 1);
 }

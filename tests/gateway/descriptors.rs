@@ -1,10 +1,12 @@
 //! The limit of open files: raised at the start, and never used up by clients.
 
+use std::time::Instant;
+
 use serde_json::json;
 
 use crate::chat::open_to_all;
 use crate::rig::raw::handshake;
-use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, http, until};
+use crate::rig::{Client, Gateway, RawClient, Reply, Upstream, http, recovered, until};
 
 const PATH: &str = "/ws/chat/1/";
 
@@ -34,12 +36,14 @@ async fn the_limit_is_raised_and_a_part_of_it_reserved() {
     assert_eq!(gateway.metric("tidegate_accept_errors_total", &[]).await, 0.0);
 
     drop(held);
+    let since = Instant::now();
     until("room after they have left", async || {
         let mut client = RawClient::connect(gateway.addr()).await;
         client.try_write(handshake(PATH, &[]).as_bytes()).await.ok()?;
         (client.try_read_status().await == Some(101)).then_some(())
     })
     .await;
+    recovered("all files were in use and clients have left", since);
 }
 
 #[tokio::test]

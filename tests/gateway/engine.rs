@@ -33,7 +33,8 @@ impl Engine {
         self.0.as_mut()
     }
 
-    fn of(&self, settings: Settings) -> Settings {
+    /// The settings with this engine.
+    pub fn of(&self, settings: Settings) -> Settings {
         match &self.0 {
             None => settings,
             Some(redis) => settings.redis(&redis.url()),

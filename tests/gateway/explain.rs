@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::chat::relayed;
 use super::engine::Engine;
-use super::rig::upstream::in_turn;
+use super::rig::in_turn;
 use super::rig::{API_KEY, Client, Gateway, Reply, Settings, Upstream, http, until};
 
 const KEY: [(&str, &str); 1] = [("x-api-key", API_KEY)];

@@ -2,9 +2,11 @@
 //! keeps every open connection. No part of a gateway may stay with it, and no command to all nodes may claim more
 //! than it reached.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
-use crate::rig::{Client, Event, Gateway, Redis, Settings, TcpProxy, http, until};
+use crate::rig::{Client, Event, Gateway, Redis, Settings, TcpProxy, http, recovered, until};
 
 /// A primary and its replica, behind an address that leads to the primary.
 struct Pair {
@@ -89,6 +91,7 @@ async fn moves_to_the_new_primary(url_user: &str, before: impl AsyncFn(&Redis)) 
     assert_eq!(replicas, 1);
     drop(connection);
     pair.fail_over().await;
+    let since = Instant::now();
     // A command is executed everywhere, or its sender is told. User 8 is on the other node.
     until("user 8 disconnected", async || {
         let answer = nodes[0].api("/v1/disconnect", json!({"user_id": 8})).await;
@@ -116,6 +119,7 @@ async fn moves_to_the_new_primary(url_user: &str, before: impl AsyncFn(&Redis)) 
         wait_until_ready(node).await;
         assert!(node.events("subscription_lost") >= 1);
     }
+    recovered("Redis has failed over behind one address", since);
     assert_eq!(subscribers(&pair.new, "tg:control").await, 2);
     // The client that stayed goes on without a gap, and new ones are admitted with tokens of the new primary.
     nodes[1].publish("chat_42", json!({"n": 2})).await;

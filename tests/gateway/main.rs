@@ -25,6 +25,7 @@ mod django_tokens;
 mod explain;
 mod explain_partly;
 mod failover;
+mod faults;
 mod fixed_reply;
 mod generations;
 mod handover;

@@ -8,7 +8,7 @@ use crate::chat::{relayed, session};
 use crate::engine::Engine;
 use crate::outcome::attempt;
 use crate::relay_http::verify_signature;
-use crate::rig::upstream::in_turn;
+use crate::rig::in_turn;
 use crate::rig::{Client, Gateway, Reply, Settings, Upstream};
 
 const PATH: &str = "/ws/chat/42/";

@@ -1,10 +1,12 @@
 //! A Redis that answers PING and refuses the rest: readiness names what is refused and why, as does the log, and the
 //! node recovers by itself.
 
+use std::time::Instant;
+
 use serde_json::{Value, json};
 
 use crate::outcome::{Outcome, outcome};
-use crate::rig::{API_KEY, Client, Gateway, Redis, Settings, http, until};
+use crate::rig::{API_KEY, Client, Gateway, Redis, Settings, http, recovered, until};
 
 fn settings(url: &str) -> Settings {
     Settings::chat("http://127.0.0.1:1/").redis(url)
@@ -70,7 +72,9 @@ async fn a_server_that_refuses_writes_is_named_and_recovers() {
         let refused = gateway.wait_for_log("redis_refused").await;
         assert!(refused.contains("NOREPLICAS") || refused.contains("OOM"), "{refused}");
         let () = redis.run(&["CONFIG", "SET", setting, whole]).await;
+        let since = Instant::now();
         wait_until_ready(&gateway).await;
+        recovered(&format!("Redis refused writes ({reason}) and takes them again"), since);
         gateway.wait_for_event("redis_probe_passed").await;
         let up = [("connection", "engine.redis.pubsub_url")];
         assert_eq!(gateway.metric("tidegate_redis_up", &up).await, 1.0);

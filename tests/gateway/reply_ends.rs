@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::json;
 
-use super::rig::upstream::in_turn;
+use super::rig::in_turn;
 use super::rig::{Client, Gateway, Reply, Settings, Upstream};
 
 const PATH: &str = "/ws/chat/42/";

@@ -2,12 +2,13 @@
 
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::engine::Engine;
 use crate::rig::upstream::{Reply, Upstream};
-use crate::rig::{Client, Event, Gateway, Redis, Settings, http, until};
+use crate::rig::{Client, Event, Gateway, Redis, Settings, http, recovered, until};
 
 pub const PATH: &str = "/ws/chat/42/";
 
@@ -334,17 +335,21 @@ async fn clients_do_not_notice_a_redis_that_restarts_with_its_data() {
     redis.stop();
     gateway.wait_for_event("subscription_lost").await;
     redis.restart().await;
+    let since = Instant::now();
     worker_publishes(&redis, &json!({"event": "chunk", "chunk": "3 "})).await;
     expect(&mut client, &mut position, 3..4).await;
+    recovered("Redis has restarted with its data", since);
     // After the loss of its data the client is disconnected, and then told what cannot be recovered.
     redis.stop();
     redis.lose_data();
     redis.restart().await;
+    let since = Instant::now();
     assert_eq!(client.closed().await, Some(1012));
     until("ready gateway", async || {
         (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
     })
     .await;
+    recovered("Redis has restarted without its data", since);
     let (mut client, mut again) = connect(&gateway, &position.path()).await;
     assert_eq!(again.outcome(), (&json!(false), &Value::Null));
     assert_ne!(again.epoch, position.epoch);

@@ -8,6 +8,7 @@ mod context;
 mod debugging;
 mod fields;
 mod maintenance_timer;
+mod output;
 #[cfg(test)]
 mod reference;
 #[cfg(test)]
@@ -20,6 +21,7 @@ pub use debugging::{Debugged, Subject, TooMany};
 pub use fields::on_one_line;
 pub use throttle::LogThrottle;
 
+use std::io::{self, Stderr, Write, stderr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -27,18 +29,23 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
-use tracing::{Event, Level, Metadata, Subscriber, callsite, info};
+use tracing::{Event, Level, Metadata, Subscriber, callsite, info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Context, Layer};
 
 use super::definitions::metrics;
 use debugging::Debugging;
 use maintenance_timer::MaintenanceTimer;
+use output::Output;
 use throttle::Throttler;
 
 metrics! {
     /// Log lines that were not written because they repeated other lines.
     SUPPRESSED_LINES = counter "tidegate_log_lines_suppressed_total";
+    /// Log lines that were lost because stderr took nothing: its disk is full, or nobody reads the pipe. Up to 1 MiB waits
+    /// before lines are lost.
+    LOST_LINES = counter "tidegate_log_lines_lost_total";
 }
 
 /// The target of audit events: credentials that were issued, used and refused, and what servers and operators have
@@ -50,6 +57,7 @@ struct Shared {
     debugging: Debugging,
     throttler: Throttler,
     timer: MaintenanceTimer,
+    output: Output<Stderr>,
 }
 
 /// Changes what is logged while the process runs, from any thread. Cheap to clone.
@@ -70,12 +78,22 @@ pub fn filter(
         debugging: Debugging::default(),
         throttler: Throttler::new(throttle),
         timer: MaintenanceTimer::default(),
+        output: Output::new(stderr()),
     });
     Ok((LogControl(Arc::clone(&shared)), LineFilter(shared)))
 }
 
+/// Writes lines to stderr, and never waits for it.
+pub struct LogWriter(Arc<Shared>);
+
 /// The pause of the maintenance after a panic in it.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
+
+/// The pause between two attempts to write what waits for stderr.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long the end of the process waits for stderr.
+const LAST_WRITE: Duration = Duration::from_secs(1);
 
 impl LogControl {
     /// Sets the level, such as `info` or `tidegate=debug,warn`. `Err` describes the mistake in it; then nothing
@@ -108,7 +126,13 @@ impl LogControl {
         self.0.debugging.list(Instant::now())
     }
 
-    /// Starts the thread that writes the summaries of throttled lines and ends debugging when its time is over.
+    /// Where the layer that formats lines writes them.
+    pub fn writer(&self) -> LogWriter {
+        LogWriter(Arc::clone(&self.0))
+    }
+
+    /// Starts the thread that writes the summaries of throttled lines and what stderr did not take at
+    /// once, and ends debugging when its time is over.
     pub fn start_maintenance(&self) -> std::io::Result<()> {
         let control = self.clone();
         std::thread::Builder::new().name("log".to_owned()).spawn(move || {
@@ -128,12 +152,44 @@ impl LogControl {
         if debugging.ended {
             callsite::rebuild_interest_cache();
         }
-        [next_summary, debugging.next].into_iter().flatten().min()
+        let waits = self.0.output.retry();
+        if let Some(lines) = self.0.output.take_lost() {
+            warn!(event = "log_lines_lost", lines, "lines were lost because stderr took nothing");
+        }
+        let next_try = waits.then(|| now + RETRY);
+        [next_summary, debugging.next, next_try].into_iter().flatten().min()
     }
 
-    /// Writes the summaries that are not due yet; for the end of the process.
+    /// Writes the summaries that are not due yet and what waits for stderr; for the end of the process.
     pub fn finish(&self) {
         self.0.throttler.summarize_all();
+        self.0.output.drain(LAST_WRITE);
+    }
+}
+
+impl Write for &LogWriter {
+    /// Takes a whole line.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let written = self.0.output.write(line);
+        if written.is_lost {
+            LOST_LINES.get().increment(1);
+        }
+        if written.begins_to_wait {
+            self.0.timer.wake();
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for LogWriter {
+    type Writer = &'a Self;
+
+    fn make_writer(&'a self) -> &'a Self {
+        self
     }
 }
 

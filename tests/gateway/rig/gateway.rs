@@ -64,6 +64,14 @@ impl Gateway {
         Self::listening(Process::spawn_with_socket(&toml, socket, name), redis).await
     }
 
+    /// Starts it as the last argument of `command`, which must become the gateway.
+    pub async fn start_under(command: &[&str], toml: impl ToString) -> Self {
+        let (toml, redis) = with_requested_engine(toml.to_string()).await;
+        let mut under = Command::new(command[0]);
+        under.args(&command[1..]).arg(env!("CARGO_BIN_EXE_tidegate")).stdin(Stdio::null());
+        Self::listening(Process::start(under, &toml), redis).await
+    }
+
     /// Starts it with these limits of open files.
     pub async fn start_with_open_files(toml: impl ToString, soft: u32, hard: u32) -> Self {
         let (toml, redis) = with_requested_engine(toml.to_string()).await;
@@ -138,6 +146,16 @@ impl Gateway {
     /// The number of log lines of the event called `name`.
     pub fn events(&self, name: &str) -> usize {
         self.process.log.events(name).count()
+    }
+
+    /// The time of the newest log line in Unix seconds, by the gateway's clock.
+    pub fn log_time(&self) -> i64 {
+        let newest = self.process.log.lines().lines.last().cloned().expect("a line");
+        let line: Value = serde_json::from_str(&newest).expect("JSON");
+        let time = line["timestamp"].as_str().expect("a time");
+        let date = Command::new("date").args(["-d", time, "+%s"]).output().expect("date");
+        let seconds = String::from_utf8(date.stdout).expect("text");
+        seconds.trim().parse().expect("a number")
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -10,7 +10,7 @@
 )]
 
 use std::future::Future;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub mod backend;
 pub mod client;
@@ -37,11 +37,11 @@ pub use gateway::Gateway;
 pub use raw::RawClient;
 pub use raw_server::{RawPeer, RawServer};
 pub use redis::Redis;
-pub use settings::{API_KEY, Settings};
+pub use settings::{API_KEY, CHAT_ROUTE, Settings};
 pub use socket::{Event, Socket};
-pub use tcp_proxy::TcpProxy;
+pub use tcp_proxy::{Direction, TcpProxy};
 pub use tls_front::TlsFront;
-pub use upstream::{Reply, Upstream};
+pub use upstream::{Reply, Upstream, in_turn};
 
 /// Longer than anything that a working gateway needs on a busy machine, and longer than its own timeouts
 /// for a silent peer. A test that waits this long fails.
@@ -69,4 +69,9 @@ pub async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> 
         }
     })
     .await
+}
+
+/// Prints how long a recovery from `fault` took, for docs/reliability.md. It is never asserted.
+pub fn recovered(fault: &str, since: Instant) {
+    eprintln!("recovery: {fault}: {:.1} s", since.elapsed().as_secs_f64());
 }
