@@ -132,7 +132,14 @@ pub mod internals {
 
     pub mod handshake {
         pub use crate::handshake::{Found, Handshake, HandshakeAttempt, upgrade};
-        pub use crate::protocol::{ClientAddress, check_head};
+        pub use crate::protocol::{ClientAddress, ForwardingHeader, check_head, unify_forwarding};
+    }
+
+    pub mod proxies {
+        pub use crate::protocol::{
+            ClientAddress, ForwardingHeader, HeaderMistake, HeaderProgress, ProxyHeader,
+            append_forwarded, read_proxy_header, unify_forwarding,
+        };
     }
 
     pub mod json {

@@ -17,7 +17,8 @@ use hyper::{Method, Request, Response, StatusCode, Version};
 use libfuzzer_sys::fuzz_target;
 use tidegate::internals::Config;
 use tidegate::internals::handshake::{
-    ClientAddress, Found, Handshake, HandshakeAttempt, check_head, upgrade,
+    ClientAddress, ForwardingHeader, Found, Handshake, HandshakeAttempt, check_head,
+    unify_forwarding, upgrade,
 };
 use tidegate_fuzz::{Pieces, block_on};
 
@@ -93,6 +94,13 @@ async fn answer(peer: IpAddr, mut request: Request<Incoming>) -> Response<Full<B
         return refusal(response);
     }
     check_framing(&request);
+    let header = match request.method() == Method::GET {
+        true => ForwardingHeader::Auto,
+        false => ForwardingHeader::Forwarded,
+    };
+    let trusted = &config.server.trusted_proxies;
+    // A disagreement leaves no header that is believed.
+    let _ = unify_forwarding(request.headers_mut(), peer, trusted, header);
     let headers = request.headers();
     let address = ClientAddress::resolve(peer, headers, &config.server.trusted_proxies);
     check_address(peer, address, headers);

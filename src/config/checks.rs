@@ -12,7 +12,7 @@ use super::mistakes::nearest;
 use super::section::Section;
 use super::{
     Admin, Binary, ChannelsWire, Engine, EngineKind, FixedReply, FixedWindow, Presence, Protocol,
-    Route, RouteLimits, Server, Upstream, UpstreamKind, UserRate,
+    ProxyProtocol, Route, RouteLimits, Server, Upstream, UpstreamKind, UserRate,
 };
 use crate::protocol::{ChannelName, PathPattern, ReservedChannels, Template};
 
@@ -28,6 +28,17 @@ pub(super) fn ports(root: &mut Section<'_>, server: Option<&Server>, admin: Opti
     {
         let fix = "write an address that differs from server.listen";
         root.mistake("admin.listen", Some(format!("\"{}\"", admin.listen)), fix);
+    }
+}
+
+/// Who names clients must be trusted, and is not to be everybody by default.
+pub(super) fn proxy_protocol(root: &mut Section<'_>, server: Option<&Server>) {
+    if let Some(server) = server
+        && server.proxy_protocol == ProxyProtocol::Required
+        && server.trusted_proxies.is_empty()
+    {
+        let fix = "write the addresses of your load balancers in server.trusted_proxies as well: nobody else can connect";
+        root.mistake("server.proxy_protocol", Some(quoted("required")), fix);
     }
 }
 

@@ -220,6 +220,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     let log = root.section("log", "[log]", "Logs on standard error.", server::log);
 
     checks::ports(root, server.as_ref(), admin.as_ref());
+    checks::proxy_protocol(root, server.as_ref());
     checks::routes(root, &routes, &upstreams);
     if let (Some(engine), Some(tokens)) = (&engine, &tokens) {
         let upstreams = upstreams.values().flatten();

@@ -7,8 +7,10 @@ use std::thread::available_parallelism;
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
 use super::{
-    Admin, Log, LogFormat, MinPace, MissingOrigin, Origins, Reload, Server, Shutdown, Tracing,
+    Admin, Log, LogFormat, MinPace, MissingOrigin, Origins, ProxyProtocol, Reload, Server,
+    Shutdown, Tracing,
 };
+use crate::protocol::ForwardingHeader;
 
 const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |value| {
     choice(value, &[("allow", MissingOrigin::Allow), ("reject", MissingOrigin::Reject)])
@@ -16,6 +18,20 @@ const MISSING_ORIGIN: Kind<MissingOrigin> = words(r#""allow" or "reject""#, |val
 
 const LOG_FORMAT: Kind<LogFormat> = words(r#""text" or "json""#, |value| {
     choice(value, &[("text", LogFormat::Text), ("json", LogFormat::Json)])
+});
+
+const FORWARDING_HEADER: Kind<ForwardingHeader> =
+    words(r#""auto", "x-forwarded-for" or "forwarded""#, |value| {
+        let words = [
+            ("auto", ForwardingHeader::Auto),
+            ("x-forwarded-for", ForwardingHeader::XForwardedFor),
+            ("forwarded", ForwardingHeader::Forwarded),
+        ];
+        choice(value, &words)
+    });
+
+const PROXY_PROTOCOL: Kind<ProxyProtocol> = words(r#""off" or "required""#, |value| {
+    choice(value, &[("off", ProxyProtocol::Off), ("required", ProxyProtocol::Required)])
 });
 
 pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
@@ -70,7 +86,21 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         "trusted_proxies",
         kinds::NETWORK,
         &[],
-        "Address blocks of your load balancers. X-Forwarded-For is trusted from these only.",
+        "Address blocks of your load balancers. Forwarded and X-Forwarded-* are trusted from these only.",
+    );
+    let forwarding_header = s.key(
+        "forwarding_header",
+        FORWARDING_HEADER,
+        "auto",
+        "What your proxies set, X-Forwarded-* or Forwarded (RFC 7239); clients may have written the other. With \"auto\" \
+         whichever a request has counts, and one that has both in contradiction counts as the proxy's own.",
+    );
+    let proxy_protocol = s.key(
+        "proxy_protocol",
+        PROXY_PROTOCOL,
+        "off",
+        "Whether each connection begins with a header of the PROXY protocol (1 or 2), in which a load balancer of \
+         trusted_proxies names the client. With \"required\" nobody else can connect.",
     );
     let header_timeout =
         s.key("header_timeout", kinds::POSITIVE_DURATION, "10s", "Time limit for a request head.");
@@ -111,6 +141,8 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         max_memory: max_memory?,
         refusal_delay: refusal_delay?,
         trusted_proxies: trusted_proxies?,
+        forwarding_header: forwarding_header?,
+        proxy_protocol: proxy_protocol?,
         header_timeout: header_timeout?,
         keep_alive: keep_alive?,
         min_pace: MinPace { timeout: progress_timeout?, min_rate: min_rate? },

@@ -22,8 +22,7 @@ pub struct HandshakeAttempt {
     pub(super) trace: TraceContext,
     span: Span,
     pub(super) ip: IpAddr,
-    /// See [`ClientAddress::through_proxy`].
-    pub(super) through_proxy: bool,
+    pub(super) address: ClientAddress,
     started: Instant,
 }
 
@@ -39,8 +38,8 @@ impl HandshakeAttempt {
         let span = Span::start(&trace, Kind::Server, || "handshake".into());
         let trace = span.context().unwrap_or(trace);
         let (connection_id, started) = (ConnectionId::random(), Instant::now());
-        let ClientAddress { ip, through_proxy, .. } = address;
-        Self { connection_id, request_id, trace, span, ip, through_proxy, started }
+        let ip = address.ip;
+        Self { connection_id, request_id, trace, span, ip, address, started }
     }
 
     /// Starts an attempt of a request that is no handshake, and has no span.
@@ -50,8 +49,8 @@ impl HandshakeAttempt {
         let trace = spans::sample(header("traceparent").and_then(TraceContext::parse));
         let request_id = RequestId::new(header("x-request-id"), &trace);
         let (connection_id, started) = (ConnectionId::random(), Instant::now());
-        let ClientAddress { ip, through_proxy, .. } = address;
-        Self { connection_id, request_id, trace, span: Span::default(), ip, through_proxy, started }
+        let ip = address.ip;
+        Self { connection_id, request_id, trace, span: Span::default(), ip, address, started }
     }
 
     /// Logs and counts the refusal of a request that is no handshake.

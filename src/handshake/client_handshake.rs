@@ -13,7 +13,9 @@ use url::form_urlencoded;
 use super::Handshake;
 use super::credentials::{CONNECTION_TOKEN, PROTOCOL, QUERY_TOKEN, is_bearer, looks_like_token};
 use crate::config::{AuthSource, Route};
-use crate::protocol::{ClientAddress, add_via, header_list, remove_hop_by_hop, set_forwarded};
+use crate::protocol::{
+    ClientAddress, add_via, append_forwarded, header_list, remove_hop_by_hop, set_forwarded,
+};
 use crate::upstream::{ClientHandshake, is_of_handshake};
 
 /// Headers that belong to this request, although they are not of the connection.
@@ -46,7 +48,9 @@ impl Handshake {
         let mut headers = head.headers().clone();
         remove_hop_by_hop(&mut headers);
         set_forwarded(&mut headers, address);
-        append_forwarded(&mut headers, address);
+        if !headers.contains_key(header::FORWARDED) {
+            append_forwarded(&mut headers, address);
+        }
         add_via(&mut headers, head.version());
         let of_handshake: Vec<HeaderName> =
             headers.keys().filter(|name| is_of_handshake(name)).cloned().collect();
@@ -83,23 +87,6 @@ fn own_parameters(route: &Route) -> &'static [&'static str] {
 pub fn remove_own_parameters(route: &Route, headers: &mut HeaderMap) {
     for name in WITH_URL {
         strip_parameters(headers, &name, own_parameters(route));
-    }
-}
-
-/// Adds this hop to `Forwarded` (RFC 7239). The header of a stranger has been removed.
-fn append_forwarded(headers: &mut HeaderMap, address: ClientAddress) {
-    let mut chain: Vec<String> =
-        header_list(headers, &header::FORWARDED).map(str::to_owned).collect();
-    let node = match address.peer {
-        std::net::IpAddr::V4(ip) => ip.to_string(),
-        std::net::IpAddr::V6(ip) => format!("\"[{ip}]\""),
-    };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = host.filter(|host| !host.contains(['"', '\\']));
-    let host = host.map(|host| format!(";host=\"{host}\"")).unwrap_or_default();
-    chain.push(format!("for={node}{host};proto=http"));
-    if let Ok(value) = HeaderValue::from_str(&chain.join(", ")) {
-        headers.insert(header::FORWARDED, value);
     }
 }
 

@@ -115,8 +115,7 @@ impl Handshake {
         client: ClientAddress,
     ) -> HttpResponse {
         let origin = RequestOrigin::read(request.headers());
-        let through_proxy = client.through_proxy;
-        let checked = origin::check(&self.origins, &origin, request.headers(), through_proxy);
+        let checked = origin::check(&self.origins, &origin, request.headers(), client);
         let is_allowed = checked.is_ok();
         let result = match checked {
             Ok(()) => self.dispatch(request, &origin, client.ip).await,

@@ -167,7 +167,7 @@ impl Handshake {
         let HandshakeAttempt { connection_id, trace, .. } = *attempt;
         let request_id = attempt.request_id.clone();
 
-        origin::check(&self.origins, origin, headers, attempt.through_proxy)?;
+        origin::check(&self.origins, origin, headers, attempt.address)?;
 
         let offered = OfferedCredentials::read(head);
         let (source, identity, limited) = match self

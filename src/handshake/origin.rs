@@ -5,7 +5,7 @@ use hyper::header::ORIGIN;
 
 use super::Rejection;
 use crate::config::{AllowedOrigin, MissingOrigin, Origins};
-use crate::protocol::{Origin, OriginTag, own_origins};
+use crate::protocol::{ClientAddress, Origin, OriginTag, own_origins};
 
 /// The origin of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,18 +56,21 @@ impl RequestOrigin {
     }
 }
 
-/// Checks the origin of a request with these headers, which come from a trusted proxy or from anybody.
+/// Checks the origin of a request with these headers, which come from a trusted proxy or from anybody at `address`.
 pub fn check(
     origins: &Origins,
     origin: &RequestOrigin,
     headers: &HeaderMap,
-    through_proxy: bool,
+    address: ClientAddress,
 ) -> Result<(), Rejection> {
     let allowed = match origin {
         RequestOrigin::Missing => origins.missing == MissingOrigin::Allow,
         RequestOrigin::Opaque(_) => false,
         RequestOrigin::Known { origin, .. } => origins.allow.iter().any(|allowed| match allowed {
-            AllowedOrigin::Own => own_origins(headers, through_proxy).any(|own| own == *origin),
+            AllowedOrigin::Own => {
+                let own = own_origins(headers, address.through_proxy, address.scheme());
+                own.into_iter().any(|own| own == *origin)
+            }
             AllowedOrigin::Matching(pattern) => pattern.matches(origin),
         }),
     };

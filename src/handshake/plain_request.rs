@@ -52,7 +52,7 @@ impl Handshake {
         let headers = head.headers();
         let HandshakeAttempt { connection_id, trace, .. } = *attempt;
         let request_id = attempt.request_id.clone();
-        origin::check(&self.origins, origin, headers, attempt.through_proxy)?;
+        origin::check(&self.origins, origin, headers, attempt.address)?;
         if is_preflight(head) {
             let sender = self.sender_key(None, attempt);
             let (identity, channel) = (None, None);

@@ -102,52 +102,100 @@ impl ClientLimits {
         config: &Config,
         places: &LingerPlaces,
     ) -> Option<(ClientTcp, ConnectionPermit, Option<IpPermit>)> {
-        match self.check_connection(&stream, peer, config) {
+        let checked = self.check_descriptor(&stream).and_then(|()| {
+            let ip = self.check_address(peer, config)?;
+            Ok((self.check_process(config)?, ip))
+        });
+        match checked {
             Ok((process, ip)) => Some((stream, process, ip)),
-            Err(Refusal { limit, retry_after }) => {
-                let network = ClientNetwork::of(peer, config.limits.ipv6_prefix);
-                telemetry::connections::connection_refused(limit, network);
-                // While descriptors are short, none is held for politeness.
-                let is_roomy = stream.as_raw_fd() < self.reserved_from / 2;
-                let place = is_roomy.then(|| places.acquire()).flatten();
-                refuse(stream, limit, retry_after, place);
+            Err(refusal) => {
+                self.refuse(stream, peer, config, refusal, places);
                 None
             }
         }
     }
 
-    fn check_connection(
+    /// Admits a connection whose client is not known yet, or answers and closes it.
+    pub(super) fn admit_proxied(
         &self,
-        stream: &ClientTcp,
+        stream: ClientTcp,
         peer: IpAddr,
         config: &Config,
-    ) -> Result<(ConnectionPermit, Option<IpPermit>), Refusal> {
-        let refused = |limit, retry_after| Refusal { limit, retry_after };
-        if stream.as_raw_fd() >= self.reserved_from {
-            return Err(refused(LocalLimit::Descriptors, RETRY_SECONDS));
+        places: &LingerPlaces,
+    ) -> Option<(ClientTcp, ConnectionPermit)> {
+        match self.check_descriptor(&stream).and_then(|()| self.check_process(config)) {
+            Ok(process) => Some((stream, process)),
+            Err(refusal) => {
+                self.refuse(stream, peer, config, refusal, places);
+                None
+            }
         }
+    }
+
+    /// Admits such a connection of the client `ip`, or answers and closes it.
+    pub(super) fn admit_client(
+        &self,
+        stream: ClientTcp,
+        ip: IpAddr,
+        config: &Config,
+        places: &LingerPlaces,
+    ) -> Option<(ClientTcp, Option<IpPermit>)> {
+        match self.check_address(ip, config) {
+            Ok(permit) => Some((stream, permit)),
+            Err(refusal) => {
+                self.refuse(stream, ip, config, refusal, places);
+                None
+            }
+        }
+    }
+
+    fn refuse(
+        &self,
+        stream: ClientTcp,
+        ip: IpAddr,
+        config: &Config,
+        Refusal { limit, retry_after }: Refusal,
+        places: &LingerPlaces,
+    ) {
+        let network = ClientNetwork::of(ip, config.limits.ipv6_prefix);
+        telemetry::connections::connection_refused(limit, network);
+        // While descriptors are short, none is held for politeness.
+        let is_roomy = stream.as_raw_fd() < self.reserved_from / 2;
+        let place = is_roomy.then(|| places.acquire()).flatten();
+        refuse(stream, limit, retry_after, place);
+    }
+
+    fn check_descriptor(&self, stream: &ClientTcp) -> Result<(), Refusal> {
+        match stream.as_raw_fd() < self.reserved_from {
+            true => Ok(()),
+            false => Err(Refusal { limit: LocalLimit::Descriptors, retry_after: RETRY_SECONDS }),
+        }
+    }
+
+    fn check_process(&self, config: &Config) -> Result<ConnectionPermit, Refusal> {
+        let process = self.addresses.counts.acquire(config.server.max_connections);
+        let limit = LocalLimit::ConnectionsTotal;
+        process.ok_or(Refusal { limit, retry_after: RETRY_SECONDS })
+    }
+
+    fn check_address(&self, peer: IpAddr, config: &Config) -> Result<Option<IpPermit>, Refusal> {
+        let refused = |limit, retry_after| Refusal { limit, retry_after };
         let network = ClientNetwork::of(peer, config.limits.ipv6_prefix);
         if self.memory.refuses(network) {
             return Err(refused(LocalLimit::Memory, RETRY_SECONDS));
         }
         // Behind a trusted proxy, the client's address is only known from the request.
-        let ip = if is_trusted(peer, config) {
-            None
-        } else {
-            if let Verdict::Refused { retry_after } =
-                self.addresses.connects.take(network, config.limits.connects_per_ip)
-            {
-                return Err(refused(LocalLimit::ConnectsPerIp, whole_seconds(retry_after)));
-            }
-            let permit =
-                self.addresses.counts.acquire_ip(network, self.addresses.max_connections(config));
-            let over = refused(LocalLimit::ConnectionsPerIp, RETRY_ADDRESS_SECONDS);
-            Some(permit.ok_or(over)?)
-        };
-        let process = self.addresses.counts.acquire(config.server.max_connections);
-        process
-            .map(|process| (process, ip))
-            .ok_or_else(|| refused(LocalLimit::ConnectionsTotal, RETRY_SECONDS))
+        if is_trusted(peer, config) {
+            return Ok(None);
+        }
+        if let Verdict::Refused { retry_after } =
+            self.addresses.connects.take(network, config.limits.connects_per_ip)
+        {
+            return Err(refused(LocalLimit::ConnectsPerIp, whole_seconds(retry_after)));
+        }
+        let permit =
+            self.addresses.counts.acquire_ip(network, self.addresses.max_connections(config));
+        permit.map(Some).ok_or_else(|| refused(LocalLimit::ConnectionsPerIp, RETRY_ADDRESS_SECONDS))
     }
 
     /// Refuses a WebSocket while this node has no memory for it.
@@ -195,8 +243,8 @@ impl ClientLimits {
     }
 }
 
-/// Whether `peer` is a proxy whose forwarding headers are trusted.
-fn is_trusted(peer: IpAddr, config: &Config) -> bool {
+/// Whether `peer` is a proxy that is trusted to say who its clients are.
+pub(super) fn is_trusted(peer: IpAddr, config: &Config) -> bool {
     config.server.trusted_proxies.iter().any(|network| network.contains(&peer))
 }
 

@@ -26,10 +26,12 @@ use super::malformed::Answer;
 use super::plain_request::{self, PassedRequest};
 use super::upgraded::Upgraded;
 use super::{RuntimeConfig, fixed};
-use crate::config;
+use crate::config::{self, Config, ProxyProtocol};
 use crate::handshake::{Found, Rejection, json_error, upgrade};
 use crate::limits::IpPermit;
-use crate::protocol::{ClientAddress, HeadMistake, check_head, is_about_the_server};
+use crate::protocol::{
+    ClientAddress, HeadMistake, check_head, is_about_the_server, unify_forwarding,
+};
 use crate::proxy::{self, HeldBody, Proxy, ProxyBody};
 use crate::session::{Permits, Services};
 use crate::socket::{ClientTcp, linger_and_close};
@@ -48,14 +50,17 @@ const LINGER_BYTES: usize = 32 * 1024 * 1024;
 pub(super) struct HttpFrontend {
     runtime_config: RefCell<Arc<RuntimeConfig>>,
     proxy: RefCell<Proxy>,
-    limits: ClientLimits,
+    pub(super) limits: ClientLimits,
     pub linger_places: LingerPlaces,
     pub services: Rc<Services>,
 }
 
 /// One accepted connection.
 pub(super) struct Connection {
+    /// Of the connection, or of the client that a load balancer has named (`[server] proxy_protocol`).
     pub peer: SocketAddr,
+    /// Whether that client uses TLS.
+    pub over_tls: bool,
     pub permits: Permits,
     /// Makes a drain wait for this connection until its session is open.
     pub tracked: TaskTrackerToken,
@@ -63,7 +68,9 @@ pub(super) struct Connection {
 
 /// The state that the requests of one connection share.
 pub(super) struct HttpPhase {
+    /// See [`Connection`].
     peer: SocketAddr,
+    over_tls: bool,
     pub upgraded: RefCell<Option<Upgraded>>,
     /// Whether the connection was counted for its address when it was accepted. Otherwise its requests are.
     has_ip_permit: bool,
@@ -110,25 +117,34 @@ impl HttpFrontend {
         Arc::clone(&self.runtime_config.borrow())
     }
 
+    pub(super) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.runtime_config.borrow().config)
+    }
+
     /// Serves a connection, unless a limit refuses it.
     pub fn accept(self: &Rc<Self>, stream: ClientTcp, peer: SocketAddr) {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        if self.runtime_config.borrow().config.server.proxy_protocol == ProxyProtocol::Required {
+            return self.accept_proxied(stream, peer);
+        }
         let admitted = {
             let config = &self.runtime_config.borrow().config;
             self.limits.admit(stream, peer.ip(), config, &self.linger_places)
         };
         let Some((stream, process, ip)) = admitted else { return };
         let permits = Permits { process, ip, lease: None };
-        let connection = Connection { peer, permits, tracked: self.services.shutdown.track() };
+        let tracked = self.services.shutdown.track();
+        let connection = Connection { peer, over_tls: false, permits, tracked };
         // Boxed, because a runtime moves what it is given several times, and this is large.
         tokio::task::spawn_local(Box::pin(Rc::clone(self).serve(stream, connection)));
     }
 
     /// Serves requests until the connection ends or is upgraded. After an upgrade, starts the session.
-    async fn serve(self: Rc<Self>, stream: ClientTcp, connection: Connection) {
-        let Connection { peer, permits, tracked } = connection;
+    pub(super) async fn serve(self: Rc<Self>, stream: ClientTcp, connection: Connection) {
+        let Connection { peer, over_tls, permits, tracked } = connection;
         let phase = Rc::new(HttpPhase {
             peer,
+            over_tls,
             upgraded: RefCell::default(),
             has_ip_permit: permits.ip.is_some(),
             has_attempted: Cell::default(),
@@ -218,19 +234,29 @@ impl HttpFrontend {
     /// connected may still send one, since every accepted connection gets a response.
     async fn should_stop(&self, phase: &HttpPhase) {
         self.services.shutdown.draining().await;
-        let timeout = FIRST_REQUEST_TIMEOUT.min(self.services.config().config.shutdown.grace / 2);
         // Whether a request arrived or not, the connection does not serve another one.
-        let _ = tokio::time::timeout(timeout, phase.request_received.notified()).await;
+        let _ = tokio::time::timeout(self.drain_timeout(), phase.request_received.notified()).await;
     }
 
-    async fn answer(&self, phase: &HttpPhase, request: Request<Incoming>) -> Response<ProxyBody> {
+    /// How long a client that is connected when the gateway begins to drain may still send its first request.
+    pub(super) fn drain_timeout(&self) -> Duration {
+        FIRST_REQUEST_TIMEOUT.min(self.services.config().config.shutdown.grace / 2)
+    }
+
+    async fn answer(
+        &self,
+        phase: &HttpPhase,
+        mut request: Request<Incoming>,
+    ) -> Response<ProxyBody> {
         let (runtime_config, proxy) = (self.runtime_config(), self.proxy.borrow().clone());
         let RuntimeConfig { config, handshake, .. } = &*runtime_config;
-        let address = ClientAddress::resolve(
-            phase.peer.ip(),
-            request.headers(),
-            &config.server.trusted_proxies,
-        );
+        let (peer, trusted) = (phase.peer.ip(), &config.server.trusted_proxies);
+        let header = config.server.forwarding_header;
+        if unify_forwarding(request.headers_mut(), peer, trusted, header).is_err() {
+            telemetry::connections::forwarding_disagreed(peer);
+        }
+        let address =
+            ClientAddress::resolve(peer, request.headers(), trusted).over_tls(phase.over_tls);
         let found = handshake.find_route(request.uri().path());
         let is_handshake = matches!(found, Some(Found::Route(..) | Found::Reply(_)))
             && upgrade::is_requested(request.headers());

@@ -12,6 +12,7 @@ mod fixed;
 mod http;
 mod malformed;
 mod plain_request;
+mod proxied;
 mod runtime_config;
 mod upgraded;
 mod upstream_socket;

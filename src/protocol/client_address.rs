@@ -17,6 +17,8 @@ pub struct ClientAddress {
     pub peer: IpAddr,
     /// The peer of the connection is a trusted proxy, so its forwarding headers count.
     pub through_proxy: bool,
+    /// The connection has TLS, so that the scheme is https unless a trusted proxy says otherwise.
+    pub has_tls: bool,
 }
 
 impl ClientAddress {
@@ -26,7 +28,7 @@ impl ClientAddress {
         let is_trusted = |ip: IpAddr| trusted.iter().any(|network| network.contains(&ip));
         let peer = peer.to_canonical();
         if !is_trusted(peer) {
-            return Self { ip: peer, peer, through_proxy: false };
+            return Self { ip: peer, peer, through_proxy: false, has_tls: false };
         }
         let mut client = peer;
         let hops = headers
@@ -45,7 +47,17 @@ impl ClientAddress {
                 break;
             }
         }
-        Self { ip: client, peer, through_proxy: true }
+        Self { ip: client, peer, through_proxy: true, has_tls: false }
+    }
+
+    /// The same address, of a connection with or without TLS.
+    pub fn over_tls(self, has_tls: bool) -> Self {
+        Self { has_tls, ..self }
+    }
+
+    /// The scheme of requests on the connection itself.
+    pub fn scheme(&self) -> &'static str {
+        if self.has_tls { "https" } else { "http" }
     }
 }
 

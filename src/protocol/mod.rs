@@ -12,6 +12,7 @@ mod error;
 mod event_members;
 mod event_name;
 mod events;
+mod forwarded;
 mod header_list;
 mod identity_headers;
 mod ids;
@@ -24,6 +25,7 @@ mod path;
 mod portable_json;
 mod position;
 mod proxied_headers;
+mod proxy_protocol;
 mod publication;
 mod reply_end;
 mod request_head;
@@ -52,6 +54,7 @@ pub use events::{
     StartPosition, cancelled, complete, connected, going_away, pong, presence_event,
     processing_started, refreshed, resumed, task_queued, task_queued_before, token_expiring_soon,
 };
+pub use forwarded::{ForwardingHeader, append_forwarded, unify_forwarding};
 pub use header_list::{header_has_token, header_list};
 pub use identity_headers::{is_identity_header, remove_identity_headers};
 pub use ids::{ConnectionId, UserId, random_hex};
@@ -66,6 +69,7 @@ pub use position::{Epoch, Position, ResumePoint, with_position};
 pub use proxied_headers::{
     add_via, clean_trailers, count_forward, is_hop_by_hop, remove_hop_by_hop, set_forwarded,
 };
+pub use proxy_protocol::{HeaderMistake, HeaderProgress, ProxyHeader, read_proxy_header};
 pub use publication::{
     NotJson, PublishedObject, published_bytes, published_object, published_text,
 };

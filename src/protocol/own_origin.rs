@@ -3,21 +3,24 @@
 use hyper::HeaderMap;
 use hyper::header::HOST;
 
-use super::{Origin, header_list};
+use super::Origin;
 
 /// Returns the origins that a page of this server can have: the scheme, host and port that the request was made for.
 /// `through_proxy`: the peer is a trusted proxy, so its headers say what the client asked for. Without one the scheme is
-/// that of the gateway's own port, which has no TLS. There are two where a proxy reports the port apart from a host
+/// `scheme`, that of the gateway's own port. There are two where a proxy reports the port apart from a host
 /// without one, because some report their own port there.
-pub fn own_origins(headers: &HeaderMap, through_proxy: bool) -> impl Iterator<Item = Origin> {
+pub fn own_origins(
+    headers: &HeaderMap,
+    through_proxy: bool,
+    scheme: &'static str,
+) -> impl Iterator<Item = Origin> {
+    let own_scheme = scheme;
     let forwarded = |name| through_proxy.then(|| first_of(headers, name)).flatten();
-    let host = forwarded("x-forwarded-host")
-        .or_else(|| through_proxy.then(|| parameter(headers, "host")).flatten())
-        .or_else(|| headers.get(HOST)?.to_str().ok());
-    let scheme = forwarded("x-forwarded-proto")
-        .or_else(|| through_proxy.then(|| parameter(headers, "proto")).flatten());
+    let host = forwarded("x-forwarded-host").or_else(|| headers.get(HOST)?.to_str().ok());
+    let scheme = forwarded("x-forwarded-proto");
     let scheme = match scheme.map(str::to_ascii_lowercase).as_deref() {
-        None | Some("http" | "ws") => Some("http"),
+        None => Some(own_scheme),
+        Some("http" | "ws") => Some("http"),
         Some("https" | "wss") => Some("https"),
         Some(_) => None,
     };
@@ -36,15 +39,6 @@ pub fn own_origins(headers: &HeaderMap, through_proxy: bool) -> impl Iterator<It
 fn first_of<'h>(headers: &'h HeaderMap, name: &'static str) -> Option<&'h str> {
     let first = headers.get(name)?.to_str().ok()?.split(',').next()?.trim();
     (!first.is_empty()).then_some(first)
-}
-
-/// A parameter of the first element of `Forwarded` (RFC 7239 section 4).
-fn parameter<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
-    let element = header_list(headers, &hyper::header::FORWARDED).next()?;
-    let mut pairs = element.split(';').filter_map(|pair| pair.split_once('='));
-    let (_, value) = pairs.find(|(key, _)| key.trim().eq_ignore_ascii_case(name))?;
-    let value = value.trim();
-    Some(value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value))
 }
 
 /// Whether `host` names a port, behind an IPv6 address in brackets or another host.

@@ -4,8 +4,8 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Version};
 
 use super::{
-    ClientAddress, header_has_token, header_list, is_identity_header, max_forwards, random_hex,
-    remove_identity_headers,
+    ClientAddress, append_forwarded, header_has_token, header_list, is_identity_header,
+    max_forwards, random_hex, remove_identity_headers,
 };
 
 const MAX_REQUEST_ID_BYTES: usize = 128;
@@ -81,7 +81,7 @@ pub fn clean_trailers(trailers: &mut HeaderMap) {
 }
 
 /// Sets the `X-Forwarded-*` headers and the request id. Those of an untrusted peer are replaced; those of a
-/// trusted proxy are kept and extended.
+/// trusted proxy are kept and extended, and so is its `Forwarded`.
 pub fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
     remove_identity_headers(headers, client.through_proxy);
     let mut chain = Vec::new();
@@ -95,12 +95,15 @@ pub fn set_forwarded(headers: &mut HeaderMap, client: ClientAddress) {
         headers.insert(X_FORWARDED_FOR, chain);
     }
     if !headers.contains_key(&X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(client.scheme()));
     }
     if !headers.contains_key(&X_FORWARDED_HOST)
         && let Some(host) = headers.get(header::HOST).cloned()
     {
         headers.insert(X_FORWARDED_HOST, host);
+    }
+    if headers.contains_key(header::FORWARDED) {
+        append_forwarded(headers, client);
     }
     if !headers.get(&X_REQUEST_ID).is_some_and(is_valid_request_id)
         && let Ok(id) = HeaderValue::from_str(&random_hex(16))

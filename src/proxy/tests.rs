@@ -33,7 +33,12 @@ async fn start_proxy(upstream: Option<String>, timeout: Duration) -> SocketAddr 
             let proxy = proxy.clone();
             let service = service_fn(move |request| {
                 let proxy = proxy.clone();
-                let client = ClientAddress { ip: peer.ip(), peer: peer.ip(), through_proxy: false };
+                let client = ClientAddress {
+                    ip: peer.ip(),
+                    peer: peer.ip(),
+                    through_proxy: false,
+                    has_tls: false,
+                };
                 async move {
                     let interim = InterimResponses::default();
                     Ok::<_, Infallible>(proxy.forward(request, client, &interim).await)

@@ -28,6 +28,10 @@ metrics! {
     ACCEPT_ERRORS = counter "tidegate_accept_errors_total";
     /// Requests that HTTP does not allow, and connections that ended in the middle of a request.
     HTTP_ERRORS = counter "tidegate_http_errors_total" [cause: words(&[HttpError::LABELS])];
+    /// Connections that were closed because of the header of the PROXY protocol with which they must begin.
+    PROXY_HEADERS = counter "tidegate_proxy_headers_refused_total" [cause: words(&[ProxyHeaderFault::LABELS])];
+    /// Requests whose `Forwarded` and `X-Forwarded-*` named different clients; neither was believed.
+    FORWARDING_DISAGREEMENTS = counter "tidegate_forwarding_disagreements_total";
     /// WebSocket handshakes: admitted, or the reason of the rejection.
     HANDSHAKES = counter "tidegate_handshakes_total" [
         route: ROUTE,
@@ -156,6 +160,39 @@ pub fn http_failed(error: &hyper::Error) {
     let cause = cause.label();
     HTTP_ERRORS.at([cause]).increment(1);
     debug!(event = "http_failed", cause, %error, "a connection ended in the middle of a request");
+}
+
+label_enum! {
+    /// Why a connection is closed because of the header that `[server] proxy_protocol` requires.
+    pub enum ProxyHeaderFault {
+        /// The peer is not in `trusted_proxies`.
+        Untrusted => "untrusted",
+        /// What has come is no such header.
+        Malformed => "malformed",
+        TooLarge => "too_large",
+        /// It did not arrive in time.
+        Timeout => "timeout",
+        /// The connection ended in the middle of it.
+        Incomplete => "incomplete",
+    }
+}
+
+/// A connection of `peer` is closed, because it does not begin with a header of a trusted load balancer.
+pub fn proxy_header_refused(fault: ProxyHeaderFault, peer: IpAddr) {
+    let cause = fault.label();
+    PROXY_HEADERS.at([cause]).increment(1);
+    warn!(event = "proxy_header_refused", cause, %peer, "a connection has no header of the PROXY protocol from a trusted proxy");
+}
+
+/// A request through the trusted proxy `peer` has both kinds of forwarding headers, and they contradict each other.
+pub fn forwarding_disagreed(peer: IpAddr) {
+    FORWARDING_DISAGREEMENTS.get().increment(1);
+    warn!(
+        event = "forwarding_disagreed",
+        %peer,
+        "Forwarded and X-Forwarded-* name different clients, so neither is believed: say in server.forwarding_header which \
+         your proxies set"
+    );
 }
 
 /// A refused client is closed after `delay`, or at once if too many refused clients wait already.

@@ -87,7 +87,7 @@ async fn the_gateways_own_origin_can_be_allowed() {
     let direct = Gateway::start(own("")).await;
     let proxied = Gateway::start(own("trusted_proxies = [\"127.0.0.0/8\"]")).await;
     let https = vec![("x-forwarded-host", "app.test"), ("x-forwarded-proto", "https")];
-    let elements = vec![("forwarded", "for=192.0.2.1;host=app.test;proto=https, for=192.0.2.2")];
+    let elements = vec![("forwarded", "for=192.0.2.1;host=app.test;proto=https, for=127.0.0.2")];
     for (gateway, headers, origin, is_own) in [
         (&direct, vec![], format!("http://{}", direct.addr()), true),
         (&direct, vec![], format!("HTTP://{}", direct.addr()), true),

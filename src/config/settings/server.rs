@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::{Balance, Circuit, Rate, Secret};
-use crate::protocol::OriginPattern;
+use crate::protocol::{ForwardingHeader, OriginPattern};
 
 /// `[server]`: the public port.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,8 +27,12 @@ pub struct Server {
     pub max_memory: usize,
     /// The longest that the close of a refused client waits; zero = it does not.
     pub refusal_delay: Duration,
-    /// The peers whose `X-Forwarded-For` is trusted.
+    /// The peers that are trusted to say who their clients are.
     pub trusted_proxies: Vec<IpNet>,
+    /// Which headers those proxies set.
+    pub forwarding_header: ForwardingHeader,
+    /// Whether connections begin with a header of the PROXY protocol.
+    pub proxy_protocol: ProxyProtocol,
     /// The time limit of a request head: from accept for the first one, then from its first byte.
     pub header_timeout: Duration,
     /// How long a connection may wait for its next request.
@@ -37,6 +41,14 @@ pub struct Server {
     pub min_pace: MinPace,
     /// Larger request heads are refused with 431.
     pub max_header_bytes: usize,
+}
+
+/// `[server] proxy_protocol`: who names the client of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyProtocol {
+    Off,
+    /// The load balancer, in a header. Only peers in `trusted_proxies` may connect.
+    Required,
 }
 
 /// A client must move at least `min_rate` bytes a second, measured over `timeout` of waiting for it.

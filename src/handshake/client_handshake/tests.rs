@@ -18,7 +18,7 @@ fn forward(
     }
     let request = request.body(()).unwrap();
     let peer = [192, 0, 2, 1].into();
-    let address = ClientAddress { ip: peer, peer, through_proxy };
+    let address = ClientAddress { ip: peer, peer, through_proxy, has_tls: false };
     let Some(crate::handshake::Found::Route(route, _)) = handshake.find_route("/app/x") else {
         panic!("no route")
     };

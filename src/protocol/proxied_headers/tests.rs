@@ -52,7 +52,7 @@ fn only_a_trusted_peer_may_set_forwarding_headers() {
             ("x-real-ip", "1.2.3.4"),
             ("forwarded", "for=1.2.3.4"),
         ]);
-        set_forwarded(&mut given, ClientAddress { ip: peer, peer, through_proxy });
+        set_forwarded(&mut given, ClientAddress { ip: peer, peer, through_proxy, has_tls: false });
         assert_eq!(given["x-forwarded-for"], chain);
         assert_eq!(given["x-forwarded-host"], host);
         assert_eq!(given["x-forwarded-proto"], proto);
@@ -74,7 +74,10 @@ fn connection_does_not_take_away_who_the_client_is() {
         ("x-secret", "1"),
     ]);
     remove_hop_by_hop(&mut given);
-    set_forwarded(&mut given, ClientAddress { ip: peer, peer, through_proxy: true });
+    set_forwarded(
+        &mut given,
+        ClientAddress { ip: peer, peer, through_proxy: true, has_tls: false },
+    );
     assert_eq!(given["x-forwarded-for"], "6.6.6.6, 10.0.0.1");
     assert_eq!(given["x-real-ip"], "6.6.6.6");
     assert_eq!(given["x-request-id"], "req-1");
@@ -90,7 +93,10 @@ fn a_request_has_one_valid_id() {
     {
         for through_proxy in [true, false] {
             let mut headers = headers(&[("x-request-id", given)]);
-            set_forwarded(&mut headers, ClientAddress { ip: peer, peer, through_proxy });
+            set_forwarded(
+                &mut headers,
+                ClientAddress { ip: peer, peer, through_proxy, has_tls: false },
+            );
             let is_kept = is_valid && through_proxy;
             assert_eq!(headers["x-request-id"] == given, is_kept, "{given}");
             assert!(is_kept || headers["x-request-id"].len() == 32);
