@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
+use redis::Script;
 use tokio::sync::watch;
 
-use super::mailbox::{TAKE, read_messages};
-use super::{MailboxMessage, MailboxNames, host_of};
+use super::mailbox::TAKE;
+use super::other_mailbox::{self, READ_ON};
+use super::{MailboxNames, MailboxPosition, Unconfirmed, host_of};
 use crate::clock;
 use crate::config::ChannelsLayer;
 use crate::protocol::ChannelName;
@@ -33,6 +35,7 @@ pub struct Memberships {
     expiry: Duration,
     /// The most messages that the backend puts into a mailbox.
     capacity: usize,
+    read_on: Script,
 }
 
 impl Memberships {
@@ -50,7 +53,8 @@ impl Memberships {
         };
         let hosts = layer.hosts.iter().enumerate().map(host).collect::<Result<_, _>>()?;
         let ChannelsLayer { group_expiry, expiry, capacity, .. } = *layer;
-        let memberships = Self { hosts, names, group_expiry, expiry, capacity };
+        let read_on = Script::new(READ_ON);
+        let memberships = Self { hosts, names, group_expiry, expiry, capacity, read_on };
         memberships.declare_needs();
         Ok(memberships)
     }
@@ -61,10 +65,11 @@ impl Memberships {
         let groups = ["ZADD", "EXPIRE", "ZREM"]
             .into_iter()
             .fold(Needs::default(), |needs, command| needs.command(command, &group));
-        let all = ["ZCARD", "ZRANGE", "HGETALL", "DEL"]
+        let all = ["ZCARD", "DEL"]
             .into_iter()
             .fold(groups.clone(), |needs, command| needs.command(command, &mailbox))
-            .script(TAKE, &mailbox, "");
+            .script(TAKE, &mailbox, "")
+            .script(READ_ON, &mailbox, "");
         for (number, host) in self.hosts.iter().enumerate() {
             // The mailbox is on the first host.
             host.declare("memberships", if number == 0 { all.clone() } else { groups.clone() });
@@ -133,35 +138,26 @@ impl Memberships {
 
     /// Removes another node's mailbox, and what it has taken out of it.
     pub async fn remove_mailbox_of(&self, node: &str) -> Result<(), RedisFailure> {
-        self.remove_messages(&self.names.of_other(node)).await
+        let names = self.names.of_other(node);
+        let mut remove = redis::cmd("DEL");
+        remove.arg(names.mailbox()).arg(names.taken());
+        let _: i64 = self.mailbox_host()?.query(&remove).await?;
+        Ok(())
     }
 
-    pub async fn remove_mailbox(&self) -> Result<(), RedisFailure> {
-        self.remove_messages(&self.names).await
-    }
-
-    /// Reads the messages of another node that it has not confirmed, oldest first, without removing them. Returns
-    /// whether its mailbox is full, so that the backend may have dropped further messages.
-    pub async fn read_mailbox_of(
+    /// Reads what each of `nodes` has not confirmed, from a position on.
+    pub async fn read_mailboxes_of(
         &self,
-        node: &str,
-    ) -> Result<(Vec<MailboxMessage>, bool), RedisFailure> {
-        let (names, host) = (self.names.of_other(node), self.mailbox_host()?);
-        let (mut waiting, mut taken) = (redis::cmd("ZRANGE"), redis::cmd("HGETALL"));
-        waiting.arg(names.mailbox()).arg(0).arg(self.capacity.saturating_sub(1)).arg("WITHSCORES");
-        taken.arg(names.taken());
-        // A message is first in the mailbox and then among the taken, so this order of reading misses none.
-        let mut messages = read_messages(host.query(&waiting).await?);
-        let is_full = messages.len() >= self.capacity;
-        let taken: Vec<(Vec<u8>, Vec<u8>)> = host.query(&taken).await?;
-        for (payload, score) in taken {
-            let score = std::str::from_utf8(&score).ok().and_then(|score| score.parse().ok());
-            if let Some(score) = score.filter(|_| !payload.is_empty()) {
-                messages.push(MailboxMessage { payload, score });
-            }
-        }
-        messages.sort_by(|one, other| one.score.total_cmp(&other.score));
-        Ok((messages, is_full))
+        nodes: &[(String, MailboxPosition)],
+    ) -> Result<Vec<Unconfirmed>, RedisFailure> {
+        let call = |(node, position): &(String, MailboxPosition)| {
+            let names = self.names.of_other(node);
+            other_mailbox::call(&self.read_on, &names, position, self.capacity)
+        };
+        let calls: Vec<_> = nodes.iter().map(call).collect();
+        let answers = self.mailbox_host()?.invoke_all(&self.read_on, &calls).await?;
+        let read = |answer| other_mailbox::read(answer, self.capacity);
+        answers.into_iter().map(|answer| answer.map(read)).collect()
     }
 
     async fn remove_members(
@@ -173,13 +169,6 @@ impl Memberships {
             with(redis::cmd("ZREM"), [&group, &names.member(channel)])
         })
         .await
-    }
-
-    async fn remove_messages(&self, names: &MailboxNames) -> Result<(), RedisFailure> {
-        let mut remove = redis::cmd("DEL");
-        remove.arg(names.mailbox()).arg(names.taken());
-        let _: i64 = self.mailbox_host()?.query(&remove).await?;
-        Ok(())
     }
 
     /// Sends a command for the group of each channel to the group's host.

@@ -11,8 +11,10 @@ mod mailbox;
 mod memberships;
 pub mod message;
 mod names;
+mod other_mailbox;
 
 pub use mailbox::{MESSAGES_PER_TAKE, Mailbox, MailboxMessage};
 pub use memberships::Memberships;
 pub use message::Serializer;
 pub use names::{GroupChannels, MailboxNames, host_of};
+pub use other_mailbox::{MailboxPosition, Unconfirmed};

@@ -37,6 +37,7 @@ mod http_heads;
 mod http_input;
 mod joining;
 mod jwt;
+mod layer_senders;
 mod limits;
 mod logs;
 mod memory_budget;

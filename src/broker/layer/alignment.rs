@@ -6,7 +6,7 @@
 //! messages and a marker in one order, so a node that counts already tells the new one its count at the marker, once it
 //! has appended what came before. Where no other node can say what came before, the history gets a new epoch.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,10 +26,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// The most channels that one marker is for.
 const CHANNELS_PER_MARKER: usize = 512;
-
-/// How long a backend of the core layer may take to send a message after it has read the members of the group: for this
-/// long after a node has joined, messages may still go to the earlier members alone.
-pub(super) const SENDER_DELAY: Duration = Duration::from_millis(150);
 
 /// A message between the nodes, on the Redis of the groups.
 #[derive(Debug, Serialize, Deserialize)]
@@ -80,25 +76,17 @@ impl Layer {
         let mut unreadable = Vec::new();
         loop {
             let registered = self.register(&channels, state, "", &unreadable).await?;
-            let others = registered.iter().flatten().flat_map(|registered| &registered.others);
-            let nodes: BTreeSet<&String> = others.collect();
+            // What comes to them from here on is read before this node's own messages are appended.
+            let nodes = self.follow_earlier_members(&channels, &registered);
             let mut messages: HashMap<ChannelName, Vec<HeldMessage>> = HashMap::new();
-            let mut overflowed = BTreeSet::new();
-            // What a sender still puts into such a mailbox alone, after this node has joined, comes before what it sends
-            // to both: they are read again.
-            for pause in [Duration::ZERO, SENDER_DELAY] {
-                if nodes.is_empty() {
-                    break;
+            let mut overflowed = Vec::new();
+            for node in nodes {
+                let (waiting, is_full) = self.read_mailbox_of(memberships, names, &node).await?;
+                if is_full && !self.is_alive(&node) {
+                    overflowed.push(node);
                 }
-                tokio::time::sleep(pause).await;
-                for node in &nodes {
-                    let (waiting, is_full) = self.read_mailbox_of(memberships, names, node).await?;
-                    if is_full && !self.is_alive(node) {
-                        overflowed.insert((*node).clone());
-                    }
-                    for (channel, held) in waiting {
-                        messages.entry(channel).or_default().push(held);
-                    }
+                for (channel, held) in waiting {
+                    messages.entry(channel).or_default().push(held);
                 }
             }
             if !overflowed.is_empty() {
@@ -123,29 +111,6 @@ impl Layer {
             self.register(&aligned, ListenerState::Ready, "", &[]).await?;
             return Ok(broken);
         }
-    }
-
-    /// Reads the messages in another node's mailbox, each with its channel, and whether the mailbox is full.
-    pub(super) async fn read_mailbox_of(
-        &self,
-        memberships: &Memberships,
-        names: &MailboxNames,
-        node: &str,
-    ) -> Result<(Vec<(ChannelName, HeldMessage)>, bool), EngineUnavailable> {
-        let (waiting, is_full) = memberships.read_mailbox_of(node).await?;
-        let names = names.of_other(node);
-        let mut messages = Vec::new();
-        for message in waiting {
-            let score = Some(message.score);
-            let Some(read) = self.read_message(&message.payload, score) else { continue };
-            if self.is_forwarded(read.message_type.as_ref()) {
-                for channel in read.members.iter().filter_map(|member| names.channel(member)) {
-                    let held = HeldMessage { score, imported: read.imported.clone() };
-                    messages.push((channel, held));
-                }
-            }
-        }
-        Ok((messages, is_full))
     }
 
     /// Numbers the messages of those `channels` that no other node counts. Returns the channels with a new epoch, and

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::alignment::SENDER_DELAY;
+use super::earlier_members::SENDER_DELAY;
 use super::{Layer, Links, Wire};
 use crate::broker::history::ListenerState;
 use crate::protocol::ChannelName;
@@ -90,7 +90,7 @@ impl Layer {
             return;
         };
         if uncovered.is_empty() {
-            let _ = memberships.remove_mailbox().await;
+            // The mailbox expires by itself: until then, the others read what is still sent to this node alone.
             let _ = self.0.redis.remove_node(&self.0.node).await;
         } else {
             let _ = memberships.leave_after_expiry(&uncovered).await;

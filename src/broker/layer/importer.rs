@@ -7,6 +7,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::alignment::AlignmentMessage;
+use super::earlier_members::Addressed;
 use super::group_membership::{HeldMessage, ReadyMessages};
 use super::other_types::OtherTypes;
 use super::{Layer, PAUSE, Wire};
@@ -40,6 +41,8 @@ pub(super) struct Incoming {
 /// What comes from a layer, in its order.
 pub(super) enum Payload {
     Message(Incoming),
+    /// A message that was read, for a channel.
+    Addressed(Addressed),
     /// A message between the nodes.
     Alignment(AlignmentMessage),
     /// The connection was lost, and what follows comes from a new one.
@@ -105,7 +108,14 @@ impl Importer {
         self.add_released(&mut imports);
         for payload in payloads {
             match payload {
-                Payload::Message(incoming) => self.dispatch_message(incoming, &mut imports).await,
+                Payload::Message(incoming) => {
+                    for (channel, message) in self.address(incoming) {
+                        self.dispatch(channel, message, &mut imports).await;
+                    }
+                }
+                Payload::Addressed((channel, message)) => {
+                    self.dispatch(channel, message, &mut imports).await;
+                }
                 Payload::Alignment(message) => {
                     // What came before is appended first.
                     self.import(std::mem::take(&mut imports)).await;
@@ -134,9 +144,10 @@ impl Importer {
         }
     }
 
-    async fn dispatch_message(&mut self, incoming: Incoming, imports: &mut Imports) {
+    /// Reads a message, and returns it for each of its channels that this node is in the group of.
+    pub fn address(&mut self, incoming: Incoming) -> Vec<Addressed> {
         let Incoming { payload, score, channel } = incoming;
-        let Some(message) = self.layer.read_message(&payload, score) else { return };
+        let Some(message) = self.layer.read_message(&payload, score) else { return Vec::new() };
         let ReadMessage { members, message_type, imported } = message;
         let mut channels: Vec<_> = match &self.layer.0.wire {
             Wire::Core { names, .. } => {
@@ -146,16 +157,16 @@ impl Importer {
         };
         channels.retain(|channel| self.layer.0.membership.borrow().contains(channel));
         let Some(first) = channels.first() else {
-            return telemetry::channel_layer::message_read(Outcome::NobodyHere);
+            telemetry::channel_layer::message_read(Outcome::NobodyHere);
+            return Vec::new();
         };
         if !self.layer.is_forwarded(message_type.as_ref()) {
             telemetry::channel_layer::message_read(Outcome::OtherType);
-            return self.other_types.record(message_type.as_deref(), first);
+            self.other_types.record(message_type.as_deref(), first);
+            return Vec::new();
         }
-        for channel in channels {
-            self.dispatch(channel, HeldMessage { score, imported: imported.clone() }, imports)
-                .await;
-        }
+        let held = || HeldMessage { score, imported: imported.clone() };
+        channels.into_iter().map(|channel| (channel, held())).collect()
     }
 
     /// Delivers a message to this node's clients if the channel keeps no history. Otherwise adds it to `imports`, unless

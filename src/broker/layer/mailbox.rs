@@ -82,6 +82,8 @@ impl MailboxReader {
     /// messages which the engine cannot accept yet wait in Redis and not in this process.
     async fn import_messages(&mut self, mut mailbox: Mailbox) -> ConnectionError {
         let layer = self.layer.clone();
+        layer.0.earlier_members.borrow_mut().rewind();
+        let mut is_first = true;
         loop {
             let read = layer.0.reads.begin();
             let messages = match mailbox.take().await {
@@ -98,17 +100,27 @@ impl MailboxReader {
                 telemetry::channel_layer::connected();
             }
             layer.record_mailbox_length(messages.len()).await;
-            let (is_empty, is_last) = (messages.is_empty(), messages.len() < MESSAGES_PER_TAKE);
-            let incoming = messages.into_iter().map(|MailboxMessage { payload, score }| {
-                Payload::Message(Incoming { payload, score: Some(score), channel: None })
+            let is_empty = messages.is_empty();
+            // The first answer may be what was taken on another connection, and not what is in the mailbox.
+            let is_last = is_empty || messages.len() < MESSAGES_PER_TAKE && !is_first;
+            is_first = false;
+            let incoming = messages.into_iter().flat_map(|MailboxMessage { payload, score }| {
+                self.importer.address(Incoming { payload, score: Some(score), channel: None })
             });
-            self.importer.import_all(incoming).await;
+            let mut messages: Vec<_> = incoming.collect();
+            if let Err(failure) =
+                layer.add_messages_of_earlier_members(&mut messages, is_last).await
+            {
+                return failure.into();
+            }
+            self.importer.import_all(messages.into_iter().map(Payload::Addressed)).await;
             self.importer.import_held().await;
             if is_last {
                 layer.0.reads.record_empty(read);
             }
             if is_empty {
-                mailbox.changed(MAX_WAIT).await;
+                let pause = layer.0.earlier_members.borrow().pause(MAX_WAIT);
+                mailbox.changed(pause).await;
             }
         }
     }

@@ -8,10 +8,11 @@
 //! client; and whenever messages may have been missed, clients see it by a new epoch or are disconnected.
 //!
 //! `group_membership` knows the groups, `listener` registers this node as a listener of their channels,
-//! `alignment` gets from other nodes what came before, `importer` appends or delivers the messages, `mailbox` and
+//! `alignment` gets from other nodes what came before, `earlier_members` what comes late, `importer` appends or delivers the messages, `mailbox` and
 //! `groups` each read one kind of layer. `nodes` takes over what a dead node leaves, `handover` leaves in good order.
 
 mod alignment;
+mod earlier_members;
 mod group_membership;
 mod groups;
 mod handover;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, mpsc, watch};
 
+use self::earlier_members::EarlierMembers;
 use self::group_membership::GroupMembership;
 use self::groups::Groups;
 pub(super) use self::groups::Links;
@@ -62,6 +64,8 @@ struct Inner {
     /// unregistered at the end.
     redis: RedisHistory,
     membership: RefCell<GroupMembership>,
+    /// The other nodes to which messages of this node's groups may still go alone.
+    earlier_members: RefCell<EarlierMembers>,
     /// Identifies this node among the nodes that append.
     node: String,
     /// The nodes that are known, and how long ago the last heartbeat of each was.
@@ -133,6 +137,7 @@ impl Layer {
             history,
             redis,
             membership: RefCell::default(),
+            earlier_members: RefCell::default(),
             node,
             nodes: RefCell::default(),
             nodes_at: Cell::new(Instant::now()),

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
-use super::alignment::SENDER_DELAY;
+use super::earlier_members::{Addressed, SENDER_DELAY};
 use super::group_membership::HeldMessage;
 use super::{Layer, NO_HISTORY, PAUSE, Wire};
 use crate::broker::channels::Change;
@@ -188,7 +188,7 @@ impl Layer {
     /// The channels with messages that nobody has appended.
     async fn unknown_channels(
         &self,
-        messages: Vec<(ChannelName, HeldMessage)>,
+        messages: Vec<Addressed>,
     ) -> Result<Vec<ChannelName>, EngineUnavailable> {
         let mut channels = BTreeSet::new();
         for (channel, HeldMessage { imported, .. }) in messages {

@@ -130,7 +130,8 @@ impl Backend {
         let payload = [&[0; 12][..], &self.serialized(&message)].concat();
         let end = member.find('!').map_or(member.len(), |at| at + 1);
         let mut add = redis::cmd("ZADD");
-        add.arg(format!("{}{}", self.prefix, &member[..end])).arg(1).arg(payload);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        add.arg(format!("{}{}", self.prefix, &member[..end])).arg(now).arg(payload);
         let () = add.query_async(&mut self.redis.clone()).await.expect("redis answers");
     }
 
