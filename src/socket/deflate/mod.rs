@@ -26,8 +26,8 @@ use crate::telemetry;
 /// the same packet.
 const MIN_BYTES: usize = 256;
 
-/// Larger payloads are sent as they are, so that no thread is held for longer than about a millisecond. It is the
-/// largest write to one socket, too.
+/// Larger payloads are sent as they are, so that no thread is held for longer than about a millisecond, or three with the
+/// smallest window. It is the largest write of joined frames to one socket, too.
 const MAX_BYTES: usize = 256 * 1024;
 
 /// How many sockets of the process have compression.
