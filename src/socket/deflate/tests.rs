@@ -212,6 +212,29 @@ fn each_window_is_honoured() {
     }
 }
 
+/// zlib-rs panics if it is used again after it was left with output that had no room.
+#[test]
+fn what_cannot_be_compressed_does_no_harm_to_what_follows() {
+    let mut state = 1_u64;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        (state >> 33) as u8
+    })
+    .take(MAX_BYTES)
+    .collect();
+    let text = repetitive(30_000);
+    for window in WINDOWS {
+        for round in 0..300 {
+            let length = MIN_BYTES + round * 7;
+            assert_eq!(compressed(&noise[round..round + length], window), None);
+            let form = compressed(&text, window).expect("smaller");
+            assert!(inflated(&form, text.len()).unwrap() == text, "{window:?}, round {round}");
+        }
+        assert_eq!(compressed(&noise, window), None);
+        assert!(compressed(&text, window).is_some());
+    }
+}
+
 #[test]
 fn what_is_small_or_large_or_not_compressible_stays_as_it_is() {
     let noise: Vec<u8> = (0..1000_u64)
