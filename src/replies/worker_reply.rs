@@ -216,12 +216,17 @@ impl ReplyMonitor {
         let WorkerReply { mark, context, entry, turn, task, .. } = self.reply;
         // The next message of the channel, and of the client, does not wait for the rest.
         drop((turn, task));
-        self.publisher.remove(mark).await;
+        if end == GenerationEnd::EngineDown {
+            // Another node looks for the end behind the mark.
+            mark.leave_set();
+            entry.abandon();
+        } else {
+            // In this order: without the mark, a node that takes the reply over would not find its end.
+            entry.end().await;
+            self.publisher.remove(mark).await;
+        }
         self.route_metrics.replies.ended(channel, end, None, context.received_at, id);
         context.spans.end(end);
-        if end == GenerationEnd::EngineDown {
-            entry.abandon();
-        }
     }
 
     /// Leaves the reply, its mark and its user's lease to another node.

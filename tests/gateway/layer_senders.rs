@@ -140,3 +140,23 @@ async fn a_slow_sender_keeps_its_order_over_lost_connections() {
     send(&mut backend, WIRE, 6..8).await;
     expect(&mut client, 5..8).await;
 }
+
+/// Regression test: a node that has just died still counted as one that would take what was in its mailbox, so clients
+/// were not told that the backend had dropped messages.
+#[tokio::test]
+async fn clients_are_told_if_the_mailbox_of_a_dead_node_was_full() {
+    let redis = Redis::start().await;
+    let settings = settings(&redis, WIRE).also("engine.redis.channels", "capacity = 10");
+    let mut backend = Backend::new(&redis).await;
+    backend.capacity = 10;
+    let mut first = start(settings.clone()).await;
+    let (position, _) = begin(&redis, &mut backend, &first).await;
+    let second = start(settings).await;
+    kill(&mut first).await;
+    for number in 5..20 {
+        backend.send("chat_42", &chunk(number)).await;
+    }
+    let mut client = position.resume(&second).await;
+    expect(&mut client, 5..15).await;
+    assert_eq!(client.closed().await, Some(1012));
+}

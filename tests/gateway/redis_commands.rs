@@ -17,11 +17,20 @@ const EVENT: usize = 1;
 const TERMINAL_EVENT: usize = 1;
 const AFTER_THE_END: usize = 3;
 
-/// The commands that name the channel or the route, as Redis received them. Those that scripts run are not among them.
+/// Commands as Redis received them.
 struct Monitor(mpsc::UnboundedReceiver<String>);
 
 impl Monitor {
+    /// The commands that name the channel or the route. Those that scripts run are not among them.
     async fn start(redis: &Redis) -> Self {
+        let is_counted = |line: &str| {
+            let is_called = !line.contains(" lua]");
+            is_called && (line.contains("chat_42") || line.contains("/ws/chat/"))
+        };
+        Self::of(redis, is_counted).await
+    }
+
+    async fn of(redis: &Redis, matches: impl Fn(&str) -> bool + Send + 'static) -> Self {
         let mut stream = TcpStream::connect(redis.address()).await.unwrap();
         stream.write_all(b"MONITOR\r\n").await.unwrap();
         let mut lines = BufReader::new(stream).lines();
@@ -29,8 +38,7 @@ impl Monitor {
         let (sender, received) = mpsc::unbounded_channel();
         tokio::spawn(async move {
             while let Ok(Some(line)) = lines.next_line().await {
-                let is_called = !line.contains(" lua]");
-                if is_called && (line.contains("chat_42") || line.contains("/ws/chat/")) {
+                if matches(&line) {
                     let _ = sender.send(line);
                 }
             }
@@ -136,6 +144,32 @@ async fn of_a_message_for_a_worker() {
     assert_eq!(repeated["duplicate"], true);
     monitor.expect("a repeat", ADMISSION).await;
     monitor.expect_no_more(&redis).await;
+}
+
+/// Regression test: a node that took a reply over when its node died between both steps did not find its end without the
+/// mark, and published another one.
+#[tokio::test]
+async fn a_reply_leaves_the_ledger_before_its_mark_is_removed() {
+    let redis = Redis::start().await;
+    let upstream = Upstream::accepting().await;
+    let (gateway, mut client) = start(&redis, &upstream).await;
+    send(&mut client, "first").await;
+    client.next_event("task_queued").await;
+    let (ledger, mark) = ("tg:generations", "tg:{chat_42}:running");
+    until("a reply that is known to others", async || {
+        let both: u64 = redis.run(&["EXISTS", ledger, mark]).await;
+        (both == 2).then_some(())
+    })
+    .await;
+    let is_removal = |line: &str, key: &str| {
+        ["DEL", "HDEL", "ZREM"].iter().any(|name| line.contains(&format!("\"{name}\" \"{key}\"")))
+    };
+    let mut monitor =
+        Monitor::of(&redis, move |line| is_removal(line, ledger) || is_removal(line, mark)).await;
+    gateway.publish("chat_42", json!({"event": "complete"})).await;
+    client.next_event("complete").await;
+    let first = within("a removal", monitor.0.recv()).await.expect("redis-server runs");
+    assert!(is_removal(&first, ledger), "{first}");
 }
 
 #[tokio::test]

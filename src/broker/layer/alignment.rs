@@ -79,11 +79,13 @@ impl Layer {
             // What comes to them from here on is read before this node's own messages are appended.
             let nodes = self.follow_earlier_members(&channels, &registered);
             let mut messages: HashMap<ChannelName, Vec<HeldMessage>> = HashMap::new();
-            let mut overflowed = Vec::new();
+            let (mut overflowed, mut full) = (Vec::new(), Vec::new());
             for node in nodes {
                 let (waiting, is_full) = self.read_mailbox_of(memberships, names, &node).await?;
-                if is_full && !self.is_alive(&node) {
-                    overflowed.push(node);
+                match is_full {
+                    true if self.is_alive(&node) => full.push(node),
+                    true => overflowed.push(node),
+                    false => {}
                 }
                 for (channel, held) in waiting {
                     messages.entry(channel).or_default().push(held);
@@ -101,6 +103,12 @@ impl Layer {
                 earlier.sort_by(|one, other| one.imported.id.cmp(&other.imported.id));
                 earlier.dedup_by(|one, other| one.imported.id == other.imported.id);
                 self.0.membership.borrow_mut().release(&channel, earlier);
+                if let Ok(Registered { others, .. }) = &registered {
+                    self.record_overflows(
+                        &channel,
+                        others.iter().filter(|node| full.contains(node)),
+                    );
+                }
                 if is_broken(&registered) {
                     broken.push(channel);
                 } else if has_others(&registered) {

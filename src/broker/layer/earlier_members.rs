@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::group_membership::HeldMessage;
 use super::{Layer, Wire};
-use crate::broker::history::Registered;
+use crate::broker::history::{ListenerState, Registered};
 use crate::channel_layer::{
     MailboxMessage, MailboxNames, MailboxPosition, Memberships, Unconfirmed,
 };
@@ -55,6 +55,9 @@ struct EarlierMember {
     read_at: Instant,
     /// The channels whose messages may go to this node alone, and until when.
     channels: HashMap<ChannelName, Instant>,
+    /// The channels that were joined while its mailbox was full. If it is dead, the backend has dropped messages that
+    /// nobody else has.
+    overflowed: HashSet<ChannelName>,
 }
 
 impl EarlierMembers {
@@ -66,8 +69,24 @@ impl EarlierMembers {
             is_new: true,
             read_at: now,
             channels: HashMap::new(),
+            overflowed: HashSet::new(),
         });
         member.channels.insert(channel.clone(), now + MAX_SENDER_PAUSE);
+    }
+
+    /// The mailbox of `node` was full when its messages of `channel` were read.
+    fn record_overflow(&mut self, node: &str, channel: &ChannelName) {
+        if let Some(member) = self.members.get_mut(node) {
+            member.overflowed.insert(channel.clone());
+        }
+    }
+
+    /// Takes the channels whose messages were dropped with those of a node that is not alive.
+    fn take_overflowed(&mut self, is_alive: impl Fn(&str) -> bool) -> Vec<ChannelName> {
+        let dead = self.members.iter_mut().filter(|(node, _)| !is_alive(node));
+        let overflowed: HashSet<_> =
+            dead.flat_map(|(_, member)| member.overflowed.drain()).collect();
+        overflowed.into_iter().collect()
     }
 
     /// The mailbox of `node` was read to `position` for some channel. What was there before is read for each channel by
@@ -107,7 +126,7 @@ impl EarlierMembers {
             // The last read begins after the time is over.
             let read_at = member.read_at;
             member.channels.retain(|_, until| *until >= read_at);
-            !member.channels.is_empty()
+            !(member.channels.is_empty() && member.overflowed.is_empty())
         });
         let is_due = |member: &EarlierMember| {
             now.saturating_duration_since(member.read_at) >= READ_INTERVAL
@@ -117,10 +136,14 @@ impl EarlierMembers {
         due.map(|(node, member)| (node.clone(), member.position.clone())).collect()
     }
 
-    /// Records that the mailbox of `node` was read to `position` by a read that began at `now`.
-    fn record(&mut self, node: &str, position: MailboxPosition, now: Instant) {
+    /// Records that the mailbox of `node` was read to `position` by a read that began at `now`. `is_emptied` = the node
+    /// itself takes messages, so that it has had all of them.
+    fn record(&mut self, node: &str, position: MailboxPosition, now: Instant, is_emptied: bool) {
         if let Some(member) = self.members.get_mut(node) {
             (member.position, member.is_new, member.read_at) = (position, false, now);
+            if is_emptied {
+                member.overflowed.clear();
+            }
         }
     }
 
@@ -211,16 +234,39 @@ impl Layer {
         let unconfirmed = memberships.read_mailboxes_of(&due).await?;
         let mut earlier = self.0.earlier_members.borrow_mut();
         let mut others = Vec::new();
-        for ((node, _), Unconfirmed { messages, position, .. }) in due.into_iter().zip(unconfirmed)
-        {
+        for ((node, _), unconfirmed) in due.into_iter().zip(unconfirmed) {
+            let Unconfirmed { messages, position, is_full } = unconfirmed;
             let read = self.address_messages_of(names, &node, messages);
             others.extend(read.into_iter().filter(|(channel, _)| {
                 earlier.contains(&node, channel) && self.0.history.keeps(channel)
             }));
-            earlier.record(&node, position, now);
+            earlier.record(&node, position, now, !is_full && self.is_alive(&node));
         }
         earlier.merge(messages, others, is_all);
         Ok(())
+    }
+
+    /// The mailboxes of these nodes were full when their messages of `channel` were read. That matters only for those that
+    /// turn out to be dead: another one takes what is in its mailbox.
+    pub(super) fn record_overflows<'a>(
+        &self,
+        channel: &ChannelName,
+        nodes: impl Iterator<Item = &'a String>,
+    ) {
+        let mut earlier = self.0.earlier_members.borrow_mut();
+        nodes.for_each(|node| earlier.record_overflow(node, channel));
+    }
+
+    /// Reports the channels that this node has joined while the mailbox of a node was full that has turned out to be dead.
+    pub(super) fn report_overflows(&self) {
+        let mut earlier = self.0.earlier_members.borrow_mut();
+        let lost = earlier.take_overflowed(|node| self.is_alive(node));
+        if !lost.is_empty() {
+            let layer = self.clone();
+            tokio::task::spawn_local(async move {
+                layer.report_gap(lost, ListenerState::Lost).await;
+            });
+        }
     }
 
     /// Reads the messages in another node's mailbox, each with its channel, and whether the mailbox is full.

@@ -61,6 +61,7 @@ impl Layer {
                 tokio::task::spawn_local(async move { layer.renew_everything().await });
             }
             self.pin_for_takeover(heartbeat.offered);
+            self.report_overflows();
             if self.0.leaving_since.get().is_none() {
                 self.follow_dead_nodes().await;
             }

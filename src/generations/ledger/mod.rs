@@ -227,6 +227,13 @@ impl Entry {
         self.taken.is_cancelled()
     }
 
+    /// Ends the generation. Returns when no other node can claim it any more, unless the engine is not available.
+    pub async fn end(self) {
+        let ledger = self.ledger.clone();
+        drop(self);
+        ledger.flush().await;
+    }
+
     /// Lets any other node claim the generation at once.
     pub fn hand_over(self) {
         if let Some(held) = &self.ledger.0 {

@@ -73,13 +73,13 @@ fn mailboxes_are_read_before_messages_of_their_channels_and_now_and_then() {
     assert!(nodes(members.due(&[message(&other, 1.0, "a")], start)).is_empty());
     assert_eq!(nodes(members.due(&[message(&channel(), 1.0, "a")], start)), ["dead"]);
     assert_eq!(nodes(members.due(&[], start + READ_INTERVAL)), ["dead"]);
-    members.record("dead", MailboxPosition::default(), start + READ_INTERVAL);
+    members.record("dead", MailboxPosition::default(), start + READ_INTERVAL, true);
     assert!(nodes(members.due(&[], start + READ_INTERVAL)).is_empty());
     // The last read begins when the slowest sender has sent.
     let end = start + MAX_SENDER_PAUSE;
-    members.record("dead", MailboxPosition::default(), end);
+    members.record("dead", MailboxPosition::default(), end, true);
     assert_eq!(nodes(members.due(&[], end + READ_INTERVAL)), ["dead"]);
-    members.record("dead", MailboxPosition::default(), end + READ_INTERVAL);
+    members.record("dead", MailboxPosition::default(), end + READ_INTERVAL, true);
     assert!(nodes(members.due(&[], end + 2 * READ_INTERVAL)).is_empty());
     assert!(members.is_idle());
 }
@@ -101,4 +101,22 @@ fn what_may_not_have_been_appended_is_read_again() {
     members.begin_at("dead", second);
     assert_eq!(position(&mut members), MailboxPosition::default());
     assert_eq!(merged(&mut members, &[(2.0, "b")], &[(1.0, "a")], true), ["a", "b"]);
+}
+
+#[test]
+fn an_overflow_is_reported_when_the_node_is_dead() {
+    let (mut members, now) = (EarlierMembers::default(), Instant::now());
+    members.record_overflow("unknown", &channel());
+    for node in ["dead", "alive"] {
+        members.add(node, &channel(), now);
+        members.record_overflow(node, &channel());
+    }
+    assert!(members.take_overflowed(|_| true).is_empty());
+    // It takes messages again.
+    members.record("alive", MailboxPosition::default(), now, true);
+    assert!(members.take_overflowed(|node| node == "dead").is_empty());
+    members.record("dead", MailboxPosition::default(), now + 2 * MAX_SENDER_PAUSE, false);
+    assert!(!members.due(&[], now + 2 * MAX_SENDER_PAUSE).is_empty(), "it is not forgotten");
+    assert_eq!(members.take_overflowed(|_| false), [channel()]);
+    assert!(members.take_overflowed(|_| false).is_empty());
 }
