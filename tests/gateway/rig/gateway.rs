@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{API_KEY, Redis, http, until};
+use super::tls_tunnel::certificate;
+use super::{API_KEY, AnyCluster, Redis, TlsClient, TlsTunnel, http, until};
 
 /// A config with this line tests the memory engine itself and is never run on Redis.
 pub const MEMORY_ONLY: &str = "kind = \"memory\"";
@@ -23,18 +24,43 @@ pub struct Gateway {
     public: SocketAddr,
     admin: SocketAddr,
     /// The Redis that this gateway alone uses, if `TIDEGATE_TEST_ENGINE` asks for one.
-    _redis: Option<Redis>,
+    _redis: Option<RequestedRedis>,
+    /// Clients connect through it, if `TIDEGATE_TEST_TLS` asks for TLS.
+    _tunnel: Option<TlsTunnel>,
 }
 
-/// With `TIDEGATE_TEST_ENGINE=redis`, a test that does not choose an engine runs on Redis instead of memory,
-/// with a Redis server that this gateway alone uses.
-async fn with_requested_engine(toml: String) -> (String, Option<Redis>) {
-    let requested = std::env::var("TIDEGATE_TEST_ENGINE").is_ok_and(|engine| engine == "redis");
-    if !requested || toml.contains("kind = \"redis\"") || toml.contains(MEMORY_ONLY) {
+/// With `TIDEGATE_TEST_TLS=1`, gateways whose test does not care speak TLS, and their clients connect through a tunnel.
+fn with_requested_tls(toml: String) -> (String, bool) {
+    let requested = std::env::var("TIDEGATE_TEST_TLS").is_ok_and(|requested| requested == "1");
+    if !requested || toml.contains("[server.tls]") {
+        return (toml, false);
+    }
+    (format!("{toml}\n[server.tls]\n{}\n", certificate("localhost")), true)
+}
+
+/// Is stopped, or free for another test, when it is dropped.
+enum RequestedRedis {
+    Server(Redis),
+    Cluster(AnyCluster),
+}
+
+/// With `TIDEGATE_TEST_ENGINE=redis` or `cluster`, a test that does not choose an engine runs on Redis instead of memory,
+/// with a Redis server, or a cluster, that this gateway alone uses.
+async fn with_requested_engine(toml: String) -> (String, Option<RequestedRedis>) {
+    let requested = std::env::var("TIDEGATE_TEST_ENGINE").unwrap_or_default();
+    if toml.contains("kind = \"redis\"") || toml.contains(MEMORY_ONLY) {
         return (toml, None);
     }
-    let redis = Redis::start().await;
-    let url = format!("[engine.redis]\nurl = {:?}\n", redis.url());
+    let redis = match &*requested {
+        "redis" => RequestedRedis::Server(Redis::start().await),
+        "cluster" => RequestedRedis::Cluster(AnyCluster::get().await),
+        _ => return (toml, None),
+    };
+    let url = match &redis {
+        RequestedRedis::Server(redis) => redis.url(),
+        RequestedRedis::Cluster(cluster) => cluster.url(),
+    };
+    let url = format!("[engine.redis]\nurl = {url:?}\n");
     let engine = "[engine]\n";
     let toml = match toml.contains(engine) {
         true => toml.replacen(engine, "[engine]\nkind = \"redis\"\n", 1) + "\n" + &url,
@@ -51,7 +77,16 @@ impl Gateway {
 
     pub async fn start_with_env(toml: impl ToString, env: &[(&str, &str)]) -> Self {
         let (toml, redis) = with_requested_engine(toml.to_string()).await;
-        Self::listening(Process::spawn(&toml, env), redis).await
+        let (toml, has_tls) = with_requested_tls(toml);
+        let gateway = Self::listening(Process::spawn(&toml, env), redis).await;
+        if has_tls { gateway.through_tunnel().await } else { gateway }
+    }
+
+    async fn through_tunnel(mut self) -> Self {
+        let tunnel = TlsTunnel::start(self.public, TlsClient::new()).await;
+        self.public = tunnel.addr();
+        self._tunnel = Some(tunnel);
+        self
     }
 
     /// Starts it with `socket`, which is already listening, as systemd does for the socket called `name`.
@@ -81,7 +116,7 @@ impl Gateway {
         Self::listening(Process::start(command, &toml), redis).await
     }
 
-    async fn listening(mut process: Process, redis: Option<Redis>) -> Self {
+    async fn listening(mut process: Process, redis: Option<RequestedRedis>) -> Self {
         let listening = until("\"listening\" event of the gateway", async || {
             if let Some(status) = process.child.try_wait().expect("a child can be waited for") {
                 panic!("the gateway ended with {status}");
@@ -94,7 +129,7 @@ impl Gateway {
             text.and_then(|text| text.parse().ok())
                 .unwrap_or_else(|| panic!("no address in field {name:?} of {listening}"))
         };
-        Self { public: port("public"), admin: port("admin"), process, _redis: redis }
+        Self { public: port("public"), admin: port("admin"), process, _redis: redis, _tunnel: None }
     }
 
     /// Starts a gateway that is expected to exit by itself, and returns its exit code and its log.

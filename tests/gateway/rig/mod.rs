@@ -14,11 +14,13 @@ use std::time::{Duration, Instant};
 
 pub mod backend;
 pub mod client;
+pub mod cluster;
 pub mod deflate;
 pub mod echo;
 pub mod frame;
 pub mod free_port;
 pub mod gateway;
+pub mod h2;
 pub mod http;
 pub mod jwt;
 pub mod raw;
@@ -29,10 +31,12 @@ mod smoke;
 pub mod socket;
 pub mod tcp_proxy;
 pub mod tls_front;
+pub mod tls_tunnel;
 pub mod upstream;
 
 pub use backend::Backend;
 pub use client::Client;
+pub use cluster::{AnyCluster, Cluster};
 pub use free_port::free_address;
 pub use gateway::Gateway;
 pub use raw::RawClient;
@@ -42,6 +46,7 @@ pub use settings::{API_KEY, CHAT_ROUTE, Settings};
 pub use socket::{Event, Socket};
 pub use tcp_proxy::{Direction, TcpProxy};
 pub use tls_front::TlsFront;
+pub use tls_tunnel::{TlsClient, TlsTunnel};
 pub use upstream::{Reply, Upstream, in_turn};
 
 /// Longer than anything that a working gateway needs on a busy machine, and longer than its own timeouts
