@@ -12,7 +12,7 @@ pub(super) const MAX_JOINED_BYTES: usize = 256 * 1024;
 #[derive(Default)]
 pub(super) struct JoinedForms {
     plain: Joined,
-    /// By [`Window`]. `None` until a socket on this thread has that window.
+    /// One for each [`Window`]; `None` until a socket on this thread has that window.
     compressed: [Option<Box<Joined>>; 3],
 }
 

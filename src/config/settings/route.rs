@@ -159,7 +159,7 @@ pub enum Binary {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
     Off,
-    /// By permessage-deflate (RFC 7692).
+    /// Compressed by permessage-deflate (RFC 7692).
     Deflate,
 }
 

@@ -21,7 +21,7 @@ thread_local! {
 
 #[derive(Default)]
 struct Compressors {
-    /// By [`Window`]. Each takes up to 270 KB.
+    /// One for each [`Window`]. Each takes up to 270 KB.
     by_window: [Option<Box<Compress>>; 3],
     /// What has been compressed; at most [`bound`] of [`MAX_BYTES`].
     output: Vec<u8>,
