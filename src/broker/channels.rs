@@ -109,6 +109,21 @@ impl Entry {
         self.listeners = listeners.into();
     }
 
+    /// Begins a catch-up, if there is a position to continue from.
+    fn record_gap(&mut self, channel: &ChannelName, next_catch_up: &mut u64, gap: &mut Gap) {
+        self.position = self.position.or(self.start);
+        if self.position.is_some() {
+            let number = *next_catch_up;
+            *next_catch_up += 1;
+            self.catch_up = Some(Box::new(CatchUp { number, arrived: None }));
+            gap.catch_up.push((channel.clone(), number));
+        } else {
+            for listener in &*self.listeners {
+                gap.lost.entry(listener.thread).or_default().push(channel.clone());
+            }
+        }
+    }
+
     /// The read of the history that is in progress, if it has this number.
     fn catch_up(&self, number: u64) -> Option<CatchUp> {
         self.catch_up.as_deref().filter(|catch_up| catch_up.number == number).copied()
@@ -215,16 +230,17 @@ impl Channels {
     pub fn record_gap(&mut self) -> Gap {
         let mut gap = Gap::default();
         for (channel, entry) in &mut self.by_name {
-            entry.position = entry.position.or(entry.start);
-            if entry.position.is_some() {
-                let number = self.next_catch_up;
-                self.next_catch_up += 1;
-                entry.catch_up = Some(Box::new(CatchUp { number, arrived: None }));
-                gap.catch_up.push((channel.clone(), number));
-            } else {
-                for listener in &*entry.listeners {
-                    gap.lost.entry(listener.thread).or_default().push(channel.clone());
-                }
+            entry.record_gap(channel, &mut self.next_catch_up, &mut gap);
+        }
+        gap
+    }
+
+    /// Records that publications of these channels may have been missed.
+    pub fn record_gap_of<'a>(&mut self, channels: impl Iterator<Item = &'a ChannelName>) -> Gap {
+        let mut gap = Gap::default();
+        for channel in channels {
+            if let Some(entry) = self.by_name.get_mut(channel) {
+                entry.record_gap(channel, &mut self.next_catch_up, &mut gap);
             }
         }
         gap

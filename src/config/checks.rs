@@ -1,11 +1,13 @@
 //! Rules across several keys. They cover the values that could be read; the others have mistakes of their
 //! own.
 
+mod cluster;
 mod upstreams;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(super) use cluster::cluster;
 pub(super) use upstreams::placeholders;
 
 use super::mistakes::nearest;

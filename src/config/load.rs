@@ -229,6 +229,7 @@ fn config(root: &mut Section<'_>) -> Option<Config> {
     }
     checks::groups(root, engine.as_ref(), &routes);
     checks::replies(root, &routes, &replies);
+    checks::cluster(root, engine.as_ref(), tokens.as_ref(), &upstreams);
     checks::placeholders(root, tokens.as_ref(), &routes, &upstreams);
     unused::keys(root, &routes, &upstreams, proxy.as_ref());
 

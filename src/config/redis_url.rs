@@ -5,27 +5,33 @@
 //! A form that redis-py and Celery read differently is a mistake too.
 //! Invariant: no error text shows a part of the URL except the names of parameters.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use redis::{ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, TlsCertificates};
 use url::form_urlencoded;
 
-use self::parts::{Parts, decode};
+use self::certificates::{certificate_check, client_certificate, file, has_certificates};
+use self::parts::Parts;
+use self::server::{address, credentials, database};
 use super::Secret;
 use super::mistakes::nearest;
 
+mod certificates;
 mod parts;
+mod server;
 
 /// The parameters that every scheme has. `virtual_host` is Celery's name for the database of a socket.
 const SERVER: [&str; 6] = ["db", "username", "password", "user", "pass", "virtual_host"];
 
-/// What redis-py and Celery use if the URL does not say.
-const DEFAULT_HOST: &str = "localhost";
-const DEFAULT_PORT: u16 = 6379;
+/// The schemes of a cluster, whose nodes are separated by commas.
+const CLUSTER: &str = "redis-cluster";
+const TLS_CLUSTER: &str = "rediss-cluster";
+
+/// The most nodes of a cluster that a URL names.
+const MAX_SEEDS: usize = 64;
 
 /// The parameters of `rediss://`.
 const TLS: [&str; 5] =
@@ -74,6 +80,8 @@ pub struct RedisUrl(Arc<Checked>);
 struct Checked {
     text: Secret,
     info: ConnectionInfo,
+    /// The servers of a cluster that are asked for the others; empty = the URL names the only server.
+    seeds: Vec<ConnectionAddr>,
     check: CertificateCheck,
     certificates: Option<TlsCertificates>,
 }
@@ -84,7 +92,48 @@ impl RedisUrl {
         &self.0.text
     }
 
-    /// The address, user, password and database.
+    /// Whether the URL names nodes of a Redis Cluster.
+    pub fn is_cluster(&self) -> bool {
+        !self.0.seeds.is_empty()
+    }
+
+    /// The nodes of a cluster that the URL names, each as the URL of this node alone; none if it is no cluster.
+    pub fn seeds(&self) -> impl Iterator<Item = Self> {
+        self.0.seeds.iter().map(|seed| self.with_addr(seed.clone()))
+    }
+
+    /// The URL of another server with the same user, password, and checks of certificates: a node of the cluster.
+    pub fn at(&self, host: &str, port: u16) -> Self {
+        let host = host.to_owned();
+        self.with_addr(match self.0.info.addr() {
+            ConnectionAddr::TcpTls { .. } => {
+                ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None }
+            }
+            _ => ConnectionAddr::Tcp(host, port),
+        })
+    }
+
+    fn with_addr(&self, addr: ConnectionAddr) -> Self {
+        let Checked { text, info, check, certificates, .. } = &*self.0;
+        Self(Arc::new(Checked {
+            text: Secret::new(format!("{} {addr}", text.expose())),
+            info: info.clone().set_addr(addr),
+            seeds: Vec::new(),
+            check: *check,
+            certificates: certificates.clone(),
+        }))
+    }
+
+    /// The address for people: of the server, or of the nodes of a cluster that the URL names.
+    pub fn address(&self) -> String {
+        if self.is_cluster() {
+            let seeds: Vec<String> = self.0.seeds.iter().map(ToString::to_string).collect();
+            return format!("the cluster of {}", seeds.join(", "));
+        }
+        self.info().addr().to_string()
+    }
+
+    /// The address, user, password and database; of a cluster, those of the first node that the URL names.
     pub fn info(&self) -> &ConnectionInfo {
         &self.0.info
     }
@@ -132,6 +181,7 @@ pub(super) enum RedisUrlError {
 pub(super) struct UnloadedRedisUrl {
     text: Secret,
     info: ConnectionInfo,
+    seeds: Vec<ConnectionAddr>,
     check: CertificateCheck,
     ca: Option<String>,
     /// The paths of the client certificate and of its key, which may be the same file.
@@ -140,9 +190,16 @@ pub(super) struct UnloadedRedisUrl {
 
 impl UnloadedRedisUrl {
     pub(super) fn parse(text: &str) -> Result<Self, RedisUrlError> {
+        let whole = text;
+        let is_cluster = is_cluster(text);
         // Celery tries the brokers of such a list in turn.
-        if text.contains(";redis") || text.contains(",redis") {
+        if !is_cluster && (text.contains(";redis") || text.contains(",redis")) {
             return reject("write the URL of one server, not a list".to_owned());
+        }
+        if is_cluster && text.matches("://").count() > 1 {
+            let fix =
+                "write the scheme once, and all nodes behind it: redis-cluster://a:6379,b:6379";
+            return reject(fix.to_owned());
         }
         match text.split_once('#') {
             None => {}
@@ -151,23 +208,40 @@ impl UnloadedRedisUrl {
             }
             Some(_) => return reject("write a # in a user name or password as %23".to_owned()),
         }
-        let parts = Parts::split(text).ok_or(RedisUrlError::Invalid)?;
+        let (text, nodes) = if is_cluster { first_node(text) } else { (text.into(), Vec::new()) };
+        let parts = Parts::split(&text).ok_or(RedisUrlError::Invalid)?;
         let scheme = parts.scheme.as_str();
-        for (word, name) in [("sentinel", "Sentinel"), ("cluster", "Cluster")] {
-            if scheme.contains(word) {
-                return reject(format!(
-                    "Redis {name} is not supported; write the redis:// URL of one Redis server"
-                ));
-            }
+        if scheme.contains("sentinel") {
+            let fix = "Redis Sentinel is not supported; write the redis:// URL of one Redis server";
+            return reject(fix.to_owned());
+        }
+        if scheme.contains("cluster") && !is_cluster {
+            let fix = "write the nodes of a cluster as redis-cluster://a:6379,b:6379, or rediss-cluster://";
+            return reject(fix.to_owned());
         }
         let is_socket = matches!(scheme, "unix" | "redis+unix" | "redis+socket" | "socket");
-        let is_tls = scheme == "rediss";
-        if !is_socket && !is_tls && scheme != "redis" {
+        let is_tls = matches!(scheme, "rediss" | TLS_CLUSTER);
+        if !is_socket && !is_tls && !matches!(scheme, "redis" | CLUSTER) {
             return Err(RedisUrlError::Invalid);
         }
         let mut parameters = parameters(parts.query)?;
         let database = database(&parts, is_socket, &mut parameters)?;
+        if is_cluster && database != 0 {
+            return reject("a cluster has only database 0; remove the number".to_owned());
+        }
         let address = address(&parts, is_socket, is_tls)?;
+        let mut seeds = Vec::new();
+        if is_cluster {
+            seeds.push(address.clone());
+            for node in nodes {
+                let node = format!("{scheme}://{node}");
+                let node = Parts::split(&node).filter(|node| node.host.is_some());
+                seeds.push(server::address(&node.ok_or(RedisUrlError::Invalid)?, false, is_tls)?);
+            }
+            if seeds.len() > MAX_SEEDS {
+                return reject(format!("write at most {MAX_SEEDS} nodes; the others are found"));
+            }
+        }
         // The error of the library may quote the URL.
         let info = address.into_connection_info().map_err(|_| RedisUrlError::Invalid)?;
         let mut settings = info.redis_settings().clone().set_db(database);
@@ -196,7 +270,7 @@ impl UnloadedRedisUrl {
                 return reject("write ssl_certfile as well as ssl_keyfile".to_owned());
             }
         };
-        Ok(Self { text: Secret::new(text), info, check, ca, client })
+        Ok(Self { text: Secret::new(whole), info, seeds, check, ca, client })
     }
 
     /// Reads the certificate files. The error names the parameter of a file that cannot be used.
@@ -220,9 +294,25 @@ impl UnloadedRedisUrl {
         };
         let certificates = (root_cert.is_some() || client_tls.is_some())
             .then_some(TlsCertificates { client_tls, root_cert });
-        let Self { text, info, check, .. } = self;
-        Ok(RedisUrl(Arc::new(Checked { text, info, check, certificates })))
+        let Self { text, info, seeds, check, .. } = self;
+        Ok(RedisUrl(Arc::new(Checked { text, info, seeds, check, certificates })))
     }
+}
+
+fn is_cluster(text: &str) -> bool {
+    let scheme = text.trim().split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
+    matches!(scheme.as_deref(), Some(CLUSTER | TLS_CLUSTER))
+}
+
+/// Takes the nodes of a cluster apart: the URL with the first one alone, and the others.
+fn first_node(text: &str) -> (Cow<'_, str>, Vec<&str>) {
+    let begin = text.find("://").map_or(0, |at| at + "://".len());
+    let end = text[begin..].find(['/', '?']).map_or(text.len(), |at| begin + at);
+    // A password may have a comma in it.
+    let begin = text[begin..end].rfind('@').map_or(begin, |at| begin + at + 1);
+    let mut nodes = text[begin..end].split(',');
+    let first = nodes.next().unwrap_or_default();
+    (format!("{}{first}{}", &text[..begin], &text[end..]).into(), nodes.collect())
 }
 
 fn reject<T>(sentence: String) -> Result<T, RedisUrlError> {
@@ -261,132 +351,6 @@ fn parameters(query: &str) -> Result<BTreeMap<String, String>, RedisUrlError> {
         }
     }
     Ok(found)
-}
-
-/// The database: the parameter `db`, or else the path of a server, or `virtual_host` of a socket.
-fn database(
-    parts: &Parts<'_>,
-    is_socket: bool,
-    parameters: &mut BTreeMap<String, String>,
-) -> Result<i64, RedisUrlError> {
-    let number = |text: &str| {
-        let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse::<u16>().ok().filter(|_| is_number)
-    };
-    let virtual_host = parameters.remove("virtual_host");
-    let virtual_host = virtual_host.as_deref().map(|text| text.trim_matches('/').to_owned());
-    if virtual_host.is_some() && !is_socket {
-        return reject("virtual_host is for sockets; write the database as the path".to_owned());
-    }
-    let path = decode(parts.path).trim_matches('/').to_owned();
-    let path = (!is_socket && !path.is_empty()).then_some(path);
-    let other =
-        path.as_deref().map(|path| number(path).ok_or(RedisUrlError::Invalid)).transpose()?;
-    let named = |name: &str, text: Option<String>| match text.as_deref().map(number) {
-        None => Ok(None),
-        Some(Some(number)) => Ok(Some(number)),
-        Some(None) => reject(format!("write {name} as a number such as 3")),
-    };
-    let other = other.or(named("virtual_host", virtual_host)?);
-    let db = named("db", parameters.remove("db"))?;
-    Ok(db.or(other).map_or(0, i64::from))
-}
-
-fn address(
-    parts: &Parts<'_>,
-    is_socket: bool,
-    is_tls: bool,
-) -> Result<ConnectionAddr, RedisUrlError> {
-    if is_socket {
-        // Python clients drop the host, and with it the first part of a path that is written with two slashes.
-        if parts.host.as_deref().is_some_and(|host| host != DEFAULT_HOST) || parts.port.is_some() {
-            let fix = "write a socket with three slashes, such as unix:///run/redis.sock";
-            return reject(fix.to_owned());
-        }
-        return match decode(parts.path) {
-            path if path.len() > 1 => Ok(ConnectionAddr::Unix(path.into())),
-            _ => reject("write the path of the socket, such as unix:///run/redis.sock".to_owned()),
-        };
-    }
-    let host = parts.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned());
-    let port = parts.port.unwrap_or(DEFAULT_PORT);
-    Ok(match is_tls {
-        true => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
-        false => ConnectionAddr::Tcp(host, port),
-    })
-}
-
-/// The user name and the password, which may stand in front of the host or be parameters.
-fn credentials(
-    parts: &Parts<'_>,
-    parameters: &mut BTreeMap<String, String>,
-) -> Result<[Option<String>; 2], RedisUrlError> {
-    let mut one = |name: &str, short: &str, in_front: &Option<String>| {
-        let given = [in_front.clone(), parameters.remove(name), parameters.remove(short)];
-        let mut given = given.into_iter().flatten();
-        let first = given.next();
-        // If both are there, redis-py takes the one in front of the host, and Celery takes the parameter.
-        match given.all(|other| Some(&other) == first.as_ref()) {
-            true => Ok(first),
-            false => reject(format!("write the {name} only once")),
-        }
-    };
-    Ok([one("username", "user", &parts.username)?, one("password", "pass", &parts.password)?])
-}
-
-fn certificate_check(
-    parameters: &mut BTreeMap<String, String>,
-) -> Result<CertificateCheck, RedisUrlError> {
-    let host = parameters.remove("ssl_check_hostname").map(|value| {
-        match value.to_ascii_lowercase().as_str() {
-            "true" | "1" | "yes" | "t" | "y" => Ok(true),
-            "false" | "0" | "no" | "f" | "n" => Ok(false),
-            _ => reject("write ssl_check_hostname as true or false".to_owned()),
-        }
-    });
-    let host = host.transpose()?;
-    let reqs = parameters.remove("ssl_cert_reqs").map(|value| value.to_ascii_lowercase());
-    match reqs.as_deref().map(|reqs| reqs.strip_prefix("cert_").unwrap_or(reqs)) {
-        // A server always sends a certificate, so that "optional" means "required" for a client.
-        None | Some("required" | "optional") => Ok(match host {
-            Some(false) => CertificateCheck::Chain,
-            Some(true) | None => CertificateCheck::Full,
-        }),
-        Some("none") if host == Some(true) => {
-            reject("ssl_check_hostname=true cannot be combined with ssl_cert_reqs=none".to_owned())
-        }
-        Some("none") => Ok(CertificateCheck::Nothing),
-        Some(_) => reject("write ssl_cert_reqs as none, optional or required".to_owned()),
-    }
-}
-
-fn file(
-    parameters: &mut BTreeMap<String, String>,
-    name: &str,
-) -> Result<Option<String>, RedisUrlError> {
-    match parameters.remove(name) {
-        Some(path) if path.is_empty() => reject(format!("write {name} as the path of a file")),
-        path => Ok(path),
-    }
-}
-
-fn has_certificates(pem: &[u8]) -> bool {
-    let mut certificates = CertificateDer::pem_slice_iter(pem).peekable();
-    certificates.peek().is_some() && certificates.all(|certificate| certificate.is_ok())
-}
-
-fn client_certificate(
-    client_cert: Vec<u8>,
-    client_key: Vec<u8>,
-) -> Result<ClientTlsConfig, String> {
-    if !has_certificates(&client_cert) {
-        return Err("ssl_certfile: write the path of a PEM file with certificates".to_owned());
-    }
-    if PrivateKeyDer::from_pem_slice(&client_key).is_err() {
-        let fix = "ssl_keyfile: write the path of a PEM file with an unencrypted private key";
-        return Err(fix.to_owned());
-    }
-    Ok(ClientTlsConfig { client_cert, client_key })
 }
 
 #[cfg(test)]

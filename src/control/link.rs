@@ -55,6 +55,7 @@ pub(super) struct Link {
     /// The channel that all nodes subscribe to.
     pub commands_channel: ChannelName,
     pub nodes: Nodes,
+    pub is_cluster: bool,
     /// The commands that wait for replies, by id; at most [`MAX_WAITING`].
     waiting: Mutex<HashMap<String, WaitingEntry>>,
 }
@@ -81,12 +82,15 @@ impl Drop for Waiting<'_> {
 }
 
 impl Link {
-    /// `node` identifies this node among those that run at the moment.
-    pub fn new(key_prefix: &str, node: &str) -> Result<Self, String> {
-        let commands_channel = ChannelName::new(&format!("{key_prefix}control"))
+    /// `node` identifies this node among those that run at the moment. In a cluster, one node has all that belongs to
+    /// commands: the channels and the list of nodes are in one slot.
+    pub fn new(key_prefix: &str, node: &str, is_cluster: bool) -> Result<Self, String> {
+        let name = if is_cluster { "{control}" } else { "control" };
+        let commands_channel = ChannelName::new(&format!("{key_prefix}{name}"))
             .map_err(|error| format!("key_prefix: {error}"))?;
         let nodes = Nodes::new(format!("{commands_channel}:nodes"), node);
         Ok(Self {
+            is_cluster,
             nodes,
             sender: ArcSwapOption::empty(),
             node: node.to_owned(),

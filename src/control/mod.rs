@@ -37,9 +37,8 @@ pub use threads::{CancelHook, DebugHook, GenerationsHook, ThreadCommand, Threads
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::RedisUrl;
 use crate::protocol::ChannelName;
-use crate::redis_link::Needs;
+use crate::redis_link::{Commands, Needs, Primary};
 use crate::shutdown::Shutdown;
 use link::{Link, Sent};
 use listing::ListRow;
@@ -103,21 +102,21 @@ impl Control {
         Self(Engine::Memory(threads))
     }
 
-    /// Sends commands to all nodes with the same `key_prefix` on the Redis at `url`, and starts to receive them on
+    /// Sends commands to all nodes with the same `key_prefix` on the Redis of `commands`, and starts to receive them on
     /// the current runtime.
     ///
     /// # Errors
-    /// The URL is not valid, or a channel name with the prefix is not.
+    /// A channel name with the prefix is not valid.
     pub fn redis(
-        url: &RedisUrl,
+        commands: &Commands,
         key_prefix: &str,
         threads: Threads,
         shutdown: &Shutdown,
     ) -> Result<Self, String> {
-        let client = crate::redis_link::client(url)?;
-        let link = Arc::new(Link::new(key_prefix, threads.node())?);
+        let link = Arc::new(Link::new(key_prefix, threads.node(), commands.is_cluster())?);
+        let primary = Primary::of(commands, link.commands_channel.as_str());
         let supervised =
-            redis::supervise(client, Arc::clone(&link), threads.clone(), shutdown.clone());
+            redis::supervise(primary, Arc::clone(&link), threads.clone(), shutdown.clone());
         tokio::spawn(shutdown.essential("control", supervised));
         Ok(Self(Engine::Redis(link, threads)))
     }
@@ -200,7 +199,11 @@ impl Control {
             Engine::Memory(_) => Needs::default(),
             Engine::Redis(link, _) => {
                 let channel = link.commands_channel.as_str();
-                ["PUBSUB", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"]
+                let commands = match link.is_cluster {
+                    false => ["PUBSUB", "PUBLISH", "SUBSCRIBE", "UNSUBSCRIBE"],
+                    true => ["PUBSUB", "SPUBLISH", "SSUBSCRIBE", "SUNSUBSCRIBE"],
+                };
+                commands
                     .into_iter()
                     .fold(link.nodes.needs(), |needs, command| needs.command(command, channel))
             }
@@ -232,10 +235,12 @@ impl Control {
         }
     }
 
-    /// The reserved channel of this node's canary; `None` on the memory engine.
+    /// The reserved channel of this node's canary; `None` on the memory engine, and in a cluster: one channel would say
+    /// nothing about the other nodes, and each link is checked by itself.
     pub fn canary_channel(&self) -> Option<ChannelName> {
         match &self.0 {
             Engine::Memory(_) => None,
+            Engine::Redis(link, _) if link.is_cluster => None,
             Engine::Redis(link, threads) => {
                 ChannelName::new(&format!("{}:{}:canary", link.commands_channel, threads.node()))
                     .ok()

@@ -14,8 +14,8 @@ use super::link::Link;
 use super::message::{self, CommandEnvelope, ReadError, Reply};
 use super::{ListPart, Threads, nodes};
 use crate::redis_link::{
-    ConnectionError, ConnectionEvent, Health, MonitoredLink, PubSub, PubSubSender, Supervised,
-    supervise as supervise_connection,
+    ConnectionError, ConnectionEvent, Health, MonitoredLink, Primary, PubSub, PubSubSender,
+    Supervised, supervise as supervise_connection,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry::admin::{CommandOutcome, command_received};
@@ -44,19 +44,19 @@ struct Subscribed {
 
 /// Receives commands and replies for this node until the process is killed.
 pub(super) async fn supervise(
-    client: ::redis::Client,
+    primary: Primary,
     link: Arc<Link>,
     threads: Threads,
     shutdown: Shutdown,
 ) {
     crate::telemetry::engine::redis_configured(NAME);
     let executing = Arc::new(Semaphore::new(MAX_EXECUTING));
-    let mut node = Node { client, executor: Executor { link, threads, executing } };
+    let mut node = Node { primary, executor: Executor { link, threads, executing } };
     supervise_connection(&mut node, &shutdown).await;
 }
 
 struct Node {
-    client: ::redis::Client,
+    primary: Primary,
     executor: Executor,
 }
 
@@ -69,7 +69,7 @@ impl Supervised for Node {
             link.replies_channel(&link.node).map_err(|_| "the reply channel has no valid name")?;
         let (queue, messages) = mpsc::channel(QUEUE_LENGTH);
         let commands_channel = link.commands_channel.clone();
-        let mut pubsub = PubSub::connect(&self.client, health, move |channel, payload| {
+        let on_message = move |channel: &[u8], payload: &[u8]| {
             let is_command = channel == commands_channel.as_str().as_bytes();
             let max_bytes = if is_command { message::MAX_BYTES } else { message::MAX_REPLY_BYTES };
             if payload.len() > max_bytes {
@@ -78,8 +78,8 @@ impl Supervised for Node {
             if queue.try_send(Message { is_command, payload: payload.to_vec() }).is_err() {
                 command_received(CommandOutcome::Dropped);
             }
-        })
-        .await?;
+        };
+        let mut pubsub = PubSub::connect_to(&self.primary, health, on_message).await?;
         // Replies are subscribed first: a command can be sent as soon as the commands channel is subscribed.
         pubsub.subscribe(&[replies]).await?;
         // A node counts as soon as it can miss a command.

@@ -65,8 +65,9 @@ impl Node {
     async fn redis(server: &RedisServer, threads: usize) -> Self {
         let cancels = Cancels::default();
         let (threads, workers) = Threads::new(threads, cancels.hook());
-        let (url, shutdown) = (server.url(), Shutdown::new());
-        let control = Control::redis(&url, "tg:", threads, &shutdown).unwrap();
+        let shutdown = Shutdown::new();
+        let commands = Commands::start(&server.url(), "test", &shutdown).unwrap();
+        let control = Control::redis(&commands, "tg:", threads, &shutdown).unwrap();
         let node = Self { control, cancels, workers, shutdown };
         until("live node", || node.control.is_live()).await;
         node

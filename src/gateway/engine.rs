@@ -88,9 +88,8 @@ impl Engine {
                     ready.push((name, redis_check(commands)));
                 }
                 let versions = session_versions(&config.jwt, &mut connections, &mut ready)?;
-                let control =
-                    Control::redis(&redis.pubsub_url, &redis.key_prefix, threads, shutdown)
-                        .map_err(|error| format!("engine.redis: {error}"))?;
+                let control = Control::redis(&publisher, &redis.key_prefix, threads, shutdown)
+                    .map_err(|error| format!("engine.redis: {error}"))?;
                 publisher.declare("control", control.needs());
                 ready.push(("control", control_check(&control)));
                 let canary = control

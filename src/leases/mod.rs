@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -45,23 +45,40 @@ pub trait Lessor {
     const BATCH: usize = 500;
 
     /// Renews at most [`Lessor::BATCH`] leases, and creates those that the engine does not have, since their holders
-    /// still exist. Returns the holders whose lease now belongs to another process; they are no longer held here.
+    /// still exist. `Err` if nothing is known of any of them.
     async fn renew(
         &self,
         leases: &[(Self::Holder, Self::Lease)],
-    ) -> Result<Vec<Self::Holder>, EngineUnavailable>;
+    ) -> Result<Renewal<Self::Holder>, EngineUnavailable>;
 
-    /// Ends at most [`Lessor::BATCH`] leases, some of which may have ended already.
+    /// Ends at most [`Lessor::BATCH`] leases, some of which may have ended already. Returns the holders whose part of the
+    /// engine is unavailable; `Err` if that is all of it.
     async fn release(
         &self,
         releases: &[(Self::Holder, Self::Release)],
-    ) -> Result<(), EngineUnavailable>;
+    ) -> Result<Vec<Self::Holder>, EngineUnavailable>;
 
     /// Records that `count` renewals failed and will be retried.
     fn record_not_renewed(&self, _count: usize) {}
 
     /// Records that `count` leases are left to expire instead of being released.
     fn record_dropped(&self, _count: usize) {}
+}
+
+/// What became of leases that were to be renewed.
+#[derive(Debug)]
+pub struct Renewal<H> {
+    /// The holders whose lease now belongs to another process; they are no longer held here.
+    pub lost: Vec<H>,
+    /// The holders whose part of the engine, a shard of a cluster, is unavailable. They are tried again before long, and do
+    /// not keep the others waiting.
+    pub failed: Vec<H>,
+}
+
+impl<H> Default for Renewal<H> {
+    fn default() -> Self {
+        Self { lost: Vec::new(), failed: Vec::new() }
+    }
 }
 
 /// The leases of one kind that this process, or one of its threads, holds. [`HeldLeases::run`] renews and releases
@@ -195,9 +212,19 @@ impl<L: Lessor> HeldLeases<L> {
             let mut state = self.state();
             let holders = batch.into_iter().map(|(holder, _)| holder);
             match renewed {
-                Ok(lost) => {
+                Ok(Renewal { lost, failed }) => {
                     let next = Instant::now() + L::RENEWAL;
-                    state.due.extend(holders.map(|holder| (next, holder)));
+                    if failed.is_empty() {
+                        state.due.extend(holders.map(|holder| (next, holder)));
+                    } else {
+                        let failed: HashSet<L::Holder> = failed.into_iter().collect();
+                        let count = failed.len();
+                        let renewed = holders.filter(|holder| !failed.contains(holder));
+                        state.due.extend(renewed.map(|holder| (next, holder)));
+                        // Later than what is renewed together with those that are due now.
+                        state.retry_at(Instant::now() + L::RENEWAL / 4 + L::RETRY, failed);
+                        self.lessor.record_not_renewed(count);
+                    }
                     for holder in lost {
                         state.held.remove(&holder);
                     }
@@ -214,20 +241,36 @@ impl<L: Lessor> HeldLeases<L> {
     }
 
     async fn release_all(&self) -> bool {
-        loop {
+        // What fails goes behind the others and is not tried again in this call.
+        let mut failed: Vec<(L::Holder, L::Release)> = Vec::new();
+        let mut is_available = true;
+        while is_available {
             let batch = self.state().take_releases(L::BATCH);
             if batch.is_empty() {
-                return true;
+                break;
             }
-            if self.lessor.release(&batch).await.is_err() {
-                let mut state = self.state();
-                batch.into_iter().rev().for_each(|release| state.releases.push_front(release));
-                let dropped = state.drop_releases();
-                drop(state);
-                self.record_dropped(dropped);
-                return false;
+            match self.lessor.release(&batch).await {
+                Ok(holders) if holders.is_empty() => {}
+                Ok(holders) => {
+                    let holders: HashSet<L::Holder> = holders.into_iter().collect();
+                    failed.extend(batch.into_iter().filter(|(holder, _)| holders.contains(holder)));
+                }
+                Err(EngineUnavailable) => {
+                    let mut state = self.state();
+                    batch.into_iter().rev().for_each(|release| state.releases.push_front(release));
+                    is_available = false;
+                }
             }
         }
+        let is_done = is_available && failed.is_empty();
+        if !is_done {
+            let mut state = self.state();
+            state.releases.extend(failed);
+            let dropped = state.drop_releases();
+            drop(state);
+            self.record_dropped(dropped);
+        }
+        is_done
     }
 
     fn record_dropped(&self, count: usize) {
@@ -263,6 +306,14 @@ impl<H: Clone + Eq + Hash, T: Clone, R> State<H, T, R> {
             let is_due = *due <= until || !self.held.contains_key(holder);
             if is_due { self.due.pop_front().map(|(_, holder)| holder) } else { None }
         })
+    }
+
+    /// Has `holders` renewed at `time`, or soon after it.
+    fn retry_at(&mut self, time: Instant, holders: impl IntoIterator<Item = H>) {
+        let at = self.due.partition_point(|(due, _)| *due <= time);
+        let later = self.due.split_off(at);
+        self.due.extend(holders.into_iter().map(|holder| (time, holder)));
+        self.due.extend(later);
     }
 
     /// Takes at most `max` releases off their queue. Those of leases that are held again are left out.

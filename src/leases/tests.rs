@@ -14,6 +14,8 @@ struct Engine {
     renewals: Cell<usize>,
     released: RefCell<Vec<(u8, String)>>,
     is_down: Cell<bool>,
+    /// The holder whose part of the engine is unavailable.
+    failing: Cell<Option<u8>>,
 }
 
 impl Lessor for Engine {
@@ -21,24 +23,32 @@ impl Lessor for Engine {
     type Lease = &'static str;
     type Release = String;
 
-    async fn renew(&self, leases: &[(u8, &'static str)]) -> Result<Vec<u8>, EngineUnavailable> {
+    async fn renew(&self, leases: &[(u8, &'static str)]) -> Result<Renewal<u8>, EngineUnavailable> {
         if self.is_down.get() {
             return Err(EngineUnavailable);
         }
+        let is_failed = |holder: &u8| self.failing.get() == Some(*holder);
+        let failed: Vec<u8> = leases.iter().map(|(holder, _)| *holder).filter(is_failed).collect();
+        let leases: Vec<_> = leases.iter().filter(|(holder, _)| !is_failed(holder)).collect();
         self.renewals.set(self.renewals.get() + leases.len());
-        self.leases.borrow_mut().extend(leases.iter().copied());
-        Ok(std::mem::take(&mut *self.lost.borrow_mut()))
+        self.leases.borrow_mut().extend(leases.into_iter().copied());
+        Ok(Renewal { lost: std::mem::take(&mut *self.lost.borrow_mut()), failed })
     }
 
-    async fn release(&self, releases: &[(u8, String)]) -> Result<(), EngineUnavailable> {
+    async fn release(&self, releases: &[(u8, String)]) -> Result<Vec<u8>, EngineUnavailable> {
         if self.is_down.get() {
             return Err(EngineUnavailable);
         }
-        for (holder, _) in releases {
+        let mut failed = Vec::new();
+        for (holder, release) in releases {
+            if self.failing.get() == Some(*holder) {
+                failed.push(*holder);
+                continue;
+            }
             self.leases.borrow_mut().remove(holder);
+            self.released.borrow_mut().push((*holder, release.clone()));
         }
-        self.released.borrow_mut().extend(releases.iter().cloned());
-        Ok(())
+        Ok(failed)
     }
 }
 
@@ -119,4 +129,33 @@ async fn leases_that_are_due_soon_are_renewed_together() {
     held.state().due.iter_mut().for_each(|(due, _)| *due = soon);
     assert!(held.flush().await);
     assert_eq!(held.lessor().renewals.get(), 2);
+}
+
+#[tokio::test]
+async fn a_part_that_is_unavailable_does_not_keep_the_others_waiting() {
+    let held = held();
+    held.lessor().failing.set(Some(1));
+    for holder in 1..=3 {
+        held.take(holder, "a");
+    }
+    assert!(held.flush().await, "it is tried again by itself");
+    assert_eq!(holders(&held), [2, 3]);
+    assert_eq!(held.counts(), (3, 3, 0));
+    // It is scheduled before those that were renewed, and not for now.
+    let first = held.state().due.front().map(|(_, holder)| *holder);
+    assert_eq!(first, Some(1));
+    assert!(held.flush().await);
+    assert_eq!(held.lessor().renewals.get(), 2, "nothing is due");
+    held.lessor().failing.set(None);
+    assert!(held.renew_all().await);
+    assert_eq!(holders(&held), [1, 2, 3]);
+    held.lessor().failing.set(Some(1));
+    for holder in 1..=3 {
+        held.give_back(&holder);
+    }
+    assert!(!held.flush().await);
+    assert_eq!((holders(&held), held.counts()), (vec![1], (0, 3, 1)));
+    held.lessor().failing.set(None);
+    assert!(held.flush().await);
+    assert!(holders(&held).is_empty());
 }

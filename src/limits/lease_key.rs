@@ -47,6 +47,11 @@ impl LeaseKey<'_> {
     pub(super) fn key(&self, prefix: &str) -> String {
         format!("{prefix}{}:{}:{}", self.kind.key_part(), self.route, self.user)
     }
+
+    /// The key in the slot of the user's other limits.
+    pub(super) fn key_in_cluster(&self, prefix: &str) -> String {
+        format!("{prefix}{{{}}}:{}:{}", self.user, self.kind.key_part(), self.route)
+    }
 }
 
 /// Identifies the holder of a lease: 128 bits, written as 32 hex digits. All are random; or the first half, which is

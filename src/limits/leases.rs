@@ -4,7 +4,7 @@
 use std::rc::Rc;
 
 use super::{Holder, LeaseKey, SharedLimits};
-use crate::leases::{HeldLeases, Lessor};
+use crate::leases::{HeldLeases, Lessor, Renewal};
 use crate::protocol::ChannelName;
 use crate::redis_link::EngineUnavailable;
 use crate::telemetry;
@@ -80,15 +80,21 @@ impl Lessor for SharedLimits {
     type Lease = Box<str>;
     type Release = Box<str>;
 
-    async fn renew(&self, leases: &[(Holder, Box<str>)]) -> Result<Vec<Holder>, EngineUnavailable> {
-        let leases: Vec<_> = leases.iter().map(|(holder, key)| (&**key, *holder)).collect();
-        self.renew_all(&leases).await?;
-        Ok(Vec::new())
+    async fn renew(
+        &self,
+        leases: &[(Holder, Box<str>)],
+    ) -> Result<Renewal<Holder>, EngineUnavailable> {
+        let held: Vec<_> = leases.iter().map(|(holder, key)| (&**key, *holder)).collect();
+        let failed = self.renew_all(&held).await?;
+        Ok(Renewal { lost: Vec::new(), failed })
     }
 
-    async fn release(&self, leases: &[(Holder, Box<str>)]) -> Result<(), EngineUnavailable> {
-        let leases: Vec<_> = leases.iter().map(|(holder, key)| (&**key, *holder)).collect();
-        self.release_all(&leases).await
+    async fn release(
+        &self,
+        leases: &[(Holder, Box<str>)],
+    ) -> Result<Vec<Holder>, EngineUnavailable> {
+        let held: Vec<_> = leases.iter().map(|(holder, key)| (&**key, *holder)).collect();
+        self.release_all(&held).await
     }
 
     fn record_not_renewed(&self, count: usize) {

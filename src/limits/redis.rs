@@ -10,7 +10,7 @@ use super::turns::WAITING_LEASE;
 use super::{Holder, Turn, Verdict};
 use crate::config::{FixedWindow, UserRate};
 use crate::leases::LEASE;
-use crate::redis_link::{Commands, EngineUnavailable, Needs, Step};
+use crate::redis_link::{Answers, Commands, EngineUnavailable, Needs, Step};
 
 /// A bucket is a string that expires when the bucket is full again. A window is a string that expires when the
 /// window ends. The leases of a key are a sorted set that expires with the last of them.
@@ -22,6 +22,7 @@ pub(super) struct RedisLimits {
     connect: Script,
     status: Script,
     take_turn: Script,
+    renew: Script,
 }
 
 /// A kind of limit that routes use.
@@ -47,6 +48,7 @@ impl RedisLimits {
             connect: Script::new(&connect_source()),
             status: Script::new(include_str!("status.lua")),
             take_turn: Script::new(include_str!("take_turn.lua")),
+            renew: Script::new(include_str!("renew.lua")),
         }
     }
 
@@ -134,8 +136,7 @@ impl RedisLimits {
     }
 
     /// Takes one of the bucket, or hits the window, with the key `counter`, and if that is allowed acquires a lease. The
-    /// second verdict is about the lease. Nothing says that the keys are in one cluster slot: a cluster would need the
-    /// two steps by themselves.
+    /// second verdict is about the lease. In a cluster, where the keys may be in two slots, these are two steps.
     pub(super) async fn connect(
         &self,
         counter: &str,
@@ -144,6 +145,9 @@ impl RedisLimits {
         holder: Holder,
         max: u32,
     ) -> Result<(Verdict, Verdict), EngineUnavailable> {
+        if self.commands.is_cluster() {
+            return self.connect_by_steps(counter, rate, lease, holder, max).await;
+        }
         let (kind, arguments): (_, Vec<u64>) = match rate {
             UserRate::Bucket(rate) => {
                 ("bucket", bucket_args((*rate).into(), Demand::ACTION).into())
@@ -164,6 +168,26 @@ impl RedisLimits {
         // A refused connect has no lease, and none was refused.
         let lease = verdict(leased || !counted, Duration::from_millis(lease_wait_ms));
         Ok((verdict(counted, wait), lease))
+    }
+
+    async fn connect_by_steps(
+        &self,
+        counter: &str,
+        rate: &UserRate,
+        lease: &str,
+        holder: Holder,
+        max: u32,
+    ) -> Result<(Verdict, Verdict), EngineUnavailable> {
+        let counted = match rate {
+            UserRate::Bucket(rate) => self.take(counter, (*rate).into(), Demand::ACTION).await?,
+            UserRate::Window(FixedWindow { count, per, .. }) => {
+                self.hit(counter, *count, *per, Demand::ACTION).await?
+            }
+        };
+        match counted {
+            Verdict::Allowed => Ok((counted, self.acquire(lease, holder, max).await?)),
+            Verdict::Refused { .. } => Ok((counted, Verdict::Allowed)),
+        }
     }
 
     /// A call of acquire.lua, which answers in milliseconds.
@@ -246,7 +270,14 @@ impl RedisLimits {
     }
 
     /// Renews all leases in one write. Expired or lost leases are created again, since their holders still exist.
-    pub(super) async fn renew(&self, held: &[HeldLease<'_>]) -> Result<(), EngineUnavailable> {
+    /// Returns the holders whose node of a cluster does not answer.
+    pub(super) async fn renew(
+        &self,
+        held: &[HeldLease<'_>],
+    ) -> Result<Vec<Holder>, EngineUnavailable> {
+        if self.commands.is_cluster() {
+            return self.renew_each(held).await;
+        }
         let (seconds, micros): (u64, u64) = self.commands.query(&redis::cmd("TIME")).await?;
         let now_ms = seconds.saturating_mul(1000).saturating_add(micros / 1000);
         let expires = now_ms.saturating_add(lease_ms());
@@ -255,16 +286,35 @@ impl RedisLimits {
             batch.cmd("ZADD").arg(*key).arg(expires).arg(holder.to_string()).ignore();
             batch.cmd("PEXPIRE").arg(*key).arg(lease_ms()).ignore();
         }
-        Ok(self.commands.pipeline(&batch).await?)
+        self.commands.pipeline(&batch).await?;
+        Ok(Vec::new())
     }
 
-    /// Releases all leases in one write.
-    pub(super) async fn release(&self, held: &[HeldLease<'_>]) -> Result<(), EngineUnavailable> {
+    /// The same by the clock of the node that has each lease.
+    async fn renew_each(&self, held: &[HeldLease<'_>]) -> Result<Vec<Holder>, EngineUnavailable> {
+        let call = |(key, holder): &HeldLease<'_>| {
+            let mut call = self.renew.key(*key);
+            call.arg(holder.to_string()).arg(lease_ms());
+            call
+        };
+        let calls: Vec<_> = held.iter().map(call).collect();
+        Ok(failed(held, self.commands.invoke_all::<()>(&self.renew, &calls).await?))
+    }
+
+    /// Releases all leases in one write. Returns the holders whose node of a cluster does not answer.
+    pub(super) async fn release(
+        &self,
+        held: &[HeldLease<'_>],
+    ) -> Result<Vec<Holder>, EngineUnavailable> {
         let mut batch = Pipeline::with_capacity(held.len());
         for (key, holder) in held {
-            batch.cmd("ZREM").arg(*key).arg(holder.to_string()).ignore();
+            batch.cmd("ZREM").arg(*key).arg(holder.to_string());
         }
-        Ok(self.commands.pipeline(&batch).await?)
+        if self.commands.is_cluster() {
+            return Ok(failed(held, self.commands.query_each::<()>(batch).await?));
+        }
+        self.commands.pipeline(&batch).await?;
+        Ok(Vec::new())
     }
 }
 
@@ -295,6 +345,12 @@ fn window_args(limit: u32, per: Duration, demand: Demand) -> [u64; 4] {
 /// The keys of take_turn.lua. The channel's name in braces puts all three into one cluster slot.
 fn turn_keys(key: &str) -> [String; 3] {
     [key.to_owned(), format!("{key}:waiting"), format!("{key}:waiting:leases")]
+}
+
+/// The holders of the calls that failed.
+fn failed(held: &[HeldLease<'_>], answers: Answers<()>) -> Vec<Holder> {
+    let answered = held.iter().zip(answers);
+    answered.filter(|(_, answer)| answer.is_err()).map(|((_, holder), _)| *holder).collect()
 }
 
 /// When the next step of a chain runs after one of these scripts.

@@ -194,8 +194,18 @@ impl SharedLimits {
         redis.declare_needs(&used, is_administered, &of_tokens);
     }
 
+    /// In a cluster, all limits of a user are in one slot, and those of many users in all: the braces of a path pattern
+    /// would put all users of a route into one.
     fn own_key(&self, kind: &str, limit: LimitName, route: &str, user: &str) -> String {
-        format!("{}{kind}:{}:{route}:{user}", self.0.prefix, limit.label())
+        let (prefix, limit) = (&self.0.prefix, limit.label());
+        match self.is_cluster() {
+            false => format!("{prefix}{kind}:{limit}:{route}:{user}"),
+            true => format!("{prefix}{{{user}}}:{kind}:{limit}:{route}"),
+        }
+    }
+
+    fn is_cluster(&self) -> bool {
+        self.commands().is_some_and(Commands::is_cluster)
     }
 
     /// The key of `limit` of `user` on `route`; `None` if it contains parameters of a connection's path that `params`
@@ -320,12 +330,22 @@ impl SharedLimits {
     }
 
     pub(super) fn lease_key(&self, key: LeaseKey<'_>) -> String {
-        key.key(&self.0.prefix)
+        match self.is_cluster() {
+            false => key.key(&self.0.prefix),
+            true => key.key_in_cluster(&self.0.prefix),
+        }
     }
 
-    pub(super) async fn renew_all(&self, held: &[HeldLease<'_>]) -> Result<(), EngineUnavailable> {
+    /// Returns the holders whose part of the engine is unavailable, as the next one does.
+    pub(super) async fn renew_all(
+        &self,
+        held: &[HeldLease<'_>],
+    ) -> Result<Vec<Holder>, EngineUnavailable> {
         match &self.0.engine {
-            Engine::Memory(limits) => held.iter().try_for_each(|(key, id)| limits.renew(key, *id)),
+            Engine::Memory(limits) => {
+                held.iter().try_for_each(|(key, id)| limits.renew(key, *id))?;
+                Ok(Vec::new())
+            }
             Engine::Redis(limits) => limits.renew(held).await,
         }
     }
@@ -333,11 +353,11 @@ impl SharedLimits {
     pub(super) async fn release_all(
         &self,
         held: &[HeldLease<'_>],
-    ) -> Result<(), EngineUnavailable> {
+    ) -> Result<Vec<Holder>, EngineUnavailable> {
         match &self.0.engine {
             Engine::Memory(limits) => {
                 held.iter().for_each(|(key, id)| limits.release(key, *id));
-                Ok(())
+                Ok(Vec::new())
             }
             Engine::Redis(limits) => limits.release(held).await,
         }

@@ -1,13 +1,13 @@
 //! The members of one thread, which are stored in the engine while their connections are open.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
 use futures_util::future::join_all;
 
 use super::announcements::Announcements;
 use super::{Announcement, Change, Member, PresenceError, PresenceStore};
-use crate::leases::{HeldLeases, Lessor};
+use crate::leases::{HeldLeases, Lessor, Renewal};
 use crate::protocol::{ChannelName, ConnectionId};
 use crate::redis_link::EngineUnavailable;
 use crate::telemetry;
@@ -75,21 +75,26 @@ impl Registrar {
         &self,
         entries: &MemberEntries,
         call: impl AsyncFn(&ChannelName, &[&Member]) -> Result<Vec<Change>, PresenceError>,
-    ) -> Result<(), EngineUnavailable> {
+    ) -> Result<Vec<ConnectionId>, EngineUnavailable> {
         let answers = by_channel(entries).into_iter().map(async |(channel, members)| {
             let answer = call(channel, &members).await;
             (channel, answer)
         });
-        let mut result = Ok(());
+        let mut failed: HashSet<&ChannelName> = HashSet::new();
         for (channel, answer) in join_all(answers).await {
             match answer {
                 Ok(changes) => self.announcements.add(channel, &changes),
-                Err(PresenceError::Unavailable) => result = Err(EngineUnavailable),
+                Err(PresenceError::Unavailable) => {
+                    failed.insert(channel);
+                }
                 // An immediate retry would not help. The next renewal may succeed, or the lease expires.
                 Err(PresenceError::Refused) => {}
             }
         }
-        result
+        let failed = entries.iter().filter(|(_, entry)| failed.contains(&entry.channel));
+        let failed: Vec<_> = failed.map(|(connection, _)| *connection).collect();
+        let is_all = !failed.is_empty() && failed.len() == entries.len();
+        if is_all { Err(EngineUnavailable) } else { Ok(failed) }
     }
 }
 
@@ -98,15 +103,21 @@ impl Lessor for Registrar {
     type Lease = Rc<MemberEntry>;
     type Release = Rc<MemberEntry>;
 
-    async fn renew(&self, entries: &MemberEntries) -> Result<Vec<ConnectionId>, EngineUnavailable> {
+    async fn renew(
+        &self,
+        entries: &MemberEntries,
+    ) -> Result<Renewal<ConnectionId>, EngineUnavailable> {
         let renew = async |channel: &ChannelName, members: &[&Member]| {
             self.store.renew(channel, members).await
         };
-        self.each_channel(entries, renew).await?;
-        Ok(Vec::new())
+        let failed = self.each_channel(entries, renew).await?;
+        Ok(Renewal { lost: Vec::new(), failed })
     }
 
-    async fn release(&self, entries: &MemberEntries) -> Result<(), EngineUnavailable> {
+    async fn release(
+        &self,
+        entries: &MemberEntries,
+    ) -> Result<Vec<ConnectionId>, EngineUnavailable> {
         let leave = async |channel: &ChannelName, members: &[&Member]| {
             self.store.leave(channel, members).await
         };

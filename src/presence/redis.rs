@@ -45,7 +45,7 @@ impl RedisPresence {
     /// Declares what presence on channels such as `channel` sends to Redis; `None` if no channel has it.
     pub(super) fn declare_needs(&self, channel: Option<&str>) {
         let needs = channel.map_or(Needs::default(), |channel| {
-            let key = format!("{}{{{channel}}}:presence", self.prefix);
+            let key = self.commands.channel_key(&self.prefix, channel, "presence");
             let scripts = [
                 include_str!("channel.lua"),
                 include_str!("renew.lua"),
@@ -103,7 +103,7 @@ impl RedisPresence {
 
     fn call<'a>(&self, script: &'a Script, channel: &ChannelName) -> ScriptInvocation<'a> {
         let mut call = script.prepare_invoke();
-        let key = format!("{}{{{channel}}}:presence", self.prefix);
+        let key = self.commands.channel_key(&self.prefix, channel.as_str(), "presence");
         call.key(&key).key(format!("{key}:members")).key(format!("{key}:users"));
         call
     }

@@ -2,6 +2,8 @@
 
 use redis::{FromRedisValue, Pipeline, RedisResult, Script, ScriptInvocation, ServerErrorKind};
 
+use super::cluster::Loader;
+use super::commands::Target;
 use super::{Commands, RedisFailure};
 
 /// The answers in the order of the commands. An error answer to one command does not affect the others.
@@ -17,8 +19,32 @@ impl Commands {
         if pipeline.is_empty() {
             return Ok(Vec::new());
         }
-        let answers: Vec<RedisResult<T>> = self.pipeline(pipeline.ignore_errors()).await?;
-        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.classify(error))).collect())
+        let server = match &self.0 {
+            Target::Server(server) => server,
+            Target::Cluster(_) => return Box::pin(self.spread(&pipeline, None)).await,
+        };
+        let answers: Vec<RedisResult<T>> = server.pipeline(pipeline.ignore_errors()).await?;
+        let classify = |error| server.classify("", error);
+        Ok(answers.into_iter().map(|answer| answer.map_err(classify)).collect())
+    }
+
+    /// Runs the commands of `pipeline` on the nodes of a cluster that have their keys.
+    async fn spread<T: FromRedisValue>(
+        &self,
+        pipeline: &Pipeline,
+        loader: Option<Loader<'_>>,
+    ) -> Result<Answers<T>, RedisFailure> {
+        let Target::Cluster(cluster) = &self.0 else { return Err(RedisFailure::Unavailable) };
+        let commands: Vec<&redis::Cmd> = pipeline.cmd_iter().collect();
+        let read = |answer: Result<redis::Value, RedisFailure>| {
+            T::from_redis_value(answer?).map_err(|error| RedisFailure::Refused(error.into()))
+        };
+        let answers: Answers<T> =
+            cluster.run(&commands, loader).await.into_iter().map(read).collect();
+        match answers.iter().all(|answer| matches!(answer, Err(RedisFailure::Unavailable))) {
+            true => Err(RedisFailure::Unavailable),
+            false => Ok(answers),
+        }
     }
 
     /// Sends `calls` of `script` in order. Loads the script if the server does not know it yet.
@@ -43,7 +69,13 @@ impl Commands {
         script: &Script,
         mut calls: Pipeline,
     ) -> Result<Answers<T>, RedisFailure> {
-        let mut answers: Vec<RedisResult<T>> = self.pipeline(calls.ignore_errors()).await?;
+        let server = match &self.0 {
+            Target::Server(server) => server,
+            Target::Cluster(_) => {
+                return Box::pin(self.spread(&calls, Some(Loader::Script(script)))).await;
+            }
+        };
+        let mut answers: Vec<RedisResult<T>> = server.pipeline(calls.ignore_errors()).await?;
         // Only these have not run: another client may have removed or loaded the script in between.
         let unknown: Vec<_> =
             (0..answers.len()).filter(|at| is_unknown_script(&answers[*at])).collect();
@@ -55,12 +87,13 @@ impl Commands {
                     again.add_command(call.clone());
                 }
             }
-            let repeated: Vec<RedisResult<T>> = self.pipeline(&again).await?;
+            let repeated: Vec<RedisResult<T>> = server.pipeline(&again).await?;
             for (at, answer) in unknown.into_iter().zip(repeated) {
                 answers[at] = answer;
             }
         }
-        Ok(answers.into_iter().map(|answer| answer.map_err(|error| self.classify(error))).collect())
+        let classify = |error| server.classify("", error);
+        Ok(answers.into_iter().map(|answer| answer.map_err(classify)).collect())
     }
 }
 

@@ -1,138 +1,110 @@
-//! A shared connection for commands.
+//! What the users of Redis send commands with, be it one server or a cluster.
 //!
-//! Only the supervisor opens the connection, declares it lost and opens the next one. All users clone it for one
-//! command, and can only report that it may be lost.
+//! A server has one supervised link, which every command goes over. In a cluster each node has one, and a command goes to
+//! the node that has its keys.
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread::ThreadId;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use futures_util::future::BoxFuture;
-use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd, ErrorKind, FromRedisValue, Pipeline};
-use redis::{RedisError, RedisResult, ScriptInvocation};
-use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, timeout};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use futures_util::future::Either;
+use redis::{Cmd, FromRedisValue, Pipeline, ScriptInvocation};
+use tokio::sync::watch;
+use tokio::time::timeout;
 
-use super::label;
-use super::open::{self, COMMAND_DEADLINE};
-use super::probe::{Needs, ProbeError, Refusal, Transactions, probe};
-use super::reason::{describe, one_line};
-use super::thread_links;
-use super::{
-    ConnectionError, ConnectionEvent, Health, MonitoredLink, RedisFailure, Supervised, supervise,
-};
+use super::RedisFailure;
+use super::cluster::{ClusterCommands, Topology};
+use super::primary::Primary;
+use super::probe::Needs;
+use super::server::{ServerCommands, all};
+use super::slots::tagged;
 use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
-use crate::telemetry;
 
-/// The interval between probes.
-const PROBE_INTERVAL: Duration = Duration::from_secs(3);
-
-/// The interval while Redis refuses something. It is short, so that the node becomes ready again soon.
-const PROBE_RETRY: Duration = Duration::from_millis(500);
-
-/// The beginning of a problem that a probe has found.
-const REFUSES: &str = "Redis refuses ";
-
-/// A supervised connection for commands, for use from any thread. Clones share it, and it ends with the last clone.
+/// Supervised connections for commands, for use from any thread. Clones share them, and they end with the last clone.
 #[derive(Clone)]
-pub struct Commands {
-    pub(super) shared: Arc<Shared>,
-    _supervisor_guard: Arc<DropGuard>,
-}
+pub struct Commands(pub(super) Target);
 
-pub(super) struct Shared {
-    /// Opens the connection, and those of single threads ([`Commands::serve_thread`]).
-    pub(super) client: Client,
-    /// `Some` while the last check was passed. Only the supervisor writes it.
-    pub(super) link: ArcSwapOption<Link>,
-    /// Why there is no `link`, or why Redis does not accept what `needs` names; `None` if all is well.
-    problem: ArcSwapOption<String>,
-    /// What the users of the connection send, by the name of the user.
-    needs: Mutex<BTreeMap<&'static str, Needs>>,
-    needs_changed: Notify,
-    /// Whether there is a `link`, for tasks that wait for it.
-    up: watch::Sender<bool>,
-    name: &'static str,
-    /// The thread that drives the connection.
-    pub(super) thread: ThreadId,
-    /// When a refusal was last logged, in seconds after `began`, plus one; 0 if never.
-    refusal_logged: AtomicU64,
-    began: Instant,
-}
-
-pub(super) struct Link {
-    pub monitored: MonitoredLink,
-    pub health: Health,
-}
-
-/// The connections for commands of this process, also those that have ended since the last one was added or looked
-/// for.
-fn all() -> MutexGuard<'static, Vec<Weak<Shared>>> {
-    static ALL: Mutex<Vec<Weak<Shared>>> = Mutex::new(Vec::new());
-
-    ALL.lock().unwrap_or_else(PoisonError::into_inner)
+#[derive(Clone)]
+pub(super) enum Target {
+    Server(ServerCommands),
+    Cluster(Arc<ClusterCommands>),
 }
 
 impl Commands {
-    /// Checks `url` and starts the supervisor on the current runtime. `name` is the label in logs and metrics. It is
-    /// not an error if Redis cannot be reached: the supervisor keeps trying.
+    /// Checks `url` and starts the supervisor on the current runtime. `name` is the label in logs and metrics; that of a
+    /// node of a cluster ends with its number. It is not an error if Redis cannot be reached: the supervisor keeps trying.
     pub fn start(url: &RedisUrl, name: &str, shutdown: &Shutdown) -> Result<Self, String> {
-        let client = open::client(url)?;
-        let name = label::intern(name);
-        telemetry::engine::redis_configured(name);
-        let shared = Arc::new(Shared {
-            client,
-            link: ArcSwapOption::empty(),
-            problem: ArcSwapOption::empty(),
-            needs: Mutex::default(),
-            needs_changed: Notify::new(),
-            up: watch::Sender::new(false),
-            name,
-            thread: std::thread::current().id(),
-            refusal_logged: AtomicU64::new(0),
-            began: Instant::now(),
-        });
-        let transactions = Transactions::Unknown;
-        all().push(Arc::downgrade(&shared));
-        let mut supervisor = Supervisor { shared: shared.clone(), transactions };
-        let shutdown = shutdown.clone();
-        let stop = CancellationToken::new();
-        let guard = Arc::new(stop.clone().drop_guard());
-        let part = shutdown.clone().essential("redis connection", async move {
-            tokio::select! {
-                () = supervise(&mut supervisor, &shutdown) => {}
-                () = stop.cancelled() => {}
+        Ok(Self(match url.is_cluster() {
+            false => Target::Server(ServerCommands::start(url, name, shutdown)?),
+            true => Target::Cluster(Arc::new(ClusterCommands::start(url, name, shutdown)?)),
+        }))
+    }
+
+    /// Whether the keys are spread over the nodes of a cluster.
+    pub fn is_cluster(&self) -> bool {
+        matches!(self.0, Target::Cluster(_))
+    }
+
+    /// The nodes of the cluster, if it is one.
+    pub fn topology(&self) -> Option<&Topology> {
+        match &self.0 {
+            Target::Server(_) => None,
+            Target::Cluster(cluster) => Some(cluster.topology()),
+        }
+    }
+
+    /// The key `{prefix}{name}:{part}`, which belongs to a channel, with braces around the name. In a cluster it is in the
+    /// slot in which sharded pub/sub has the channel.
+    pub fn channel_key(&self, prefix: &str, name: &str, part: &str) -> String {
+        match self.is_cluster() {
+            false => format!("{prefix}{{{name}}}:{part}"),
+            true => format!("{prefix}{}:{part}", tagged(name)),
+        }
+    }
+
+    /// The command that publishes to the channels of clients.
+    pub fn publish_command(&self) -> &'static str {
+        if self.is_cluster() { "SPUBLISH" } else { "PUBLISH" }
+    }
+
+    /// The text of a script that publishes to the channels of clients, as the server or the cluster needs it.
+    pub fn script_source(&self, source: &'static str) -> &'static str {
+        if self.is_cluster() { sharded(source) } else { source }
+    }
+
+    /// Where links to the one server lead. Must not be called of a cluster, which has several.
+    pub(super) fn server_primary(&self) -> Primary {
+        match &self.0 {
+            Target::Server(server) => server.shared.primary.clone(),
+            Target::Cluster(cluster) => {
+                Primary::OwnerOf { topology: cluster.topology().clone(), slot: 0 }
             }
-            supervisor.disconnected();
-        });
-        tokio::spawn(part);
-        Ok(Self { shared, _supervisor_guard: guard })
+        }
     }
 
     /// Declares what `user` sends over this connection from now on, instead of what it has declared before. Redis is
     /// probed for it every few seconds, and [`Commands::check`] reports what is refused.
     pub fn declare(&self, user: &'static str, needs: Needs) {
-        let before = self.shared.needs().insert(user, needs.clone());
-        if before.is_none_or(|before| before != needs) {
-            self.shared.needs_changed.notify_one();
+        match &self.0 {
+            Target::Server(server) => server.declare(user, needs),
+            Target::Cluster(cluster) => cluster.declare(user, needs),
         }
     }
 
-    /// For readiness checks: whether there is a connection, and Redis accepts what was declared. The error is for
-    /// operators; it has the command and the reason that Redis gave.
+    /// For readiness checks: whether there is a connection, and Redis accepts what was declared; in a cluster, whether
+    /// this is so of at least one node that has keys. The error is for operators; it has the command and the reason that
+    /// Redis gave.
     pub fn check(&self) -> Result<(), String> {
-        self.shared.check()
+        match &self.0 {
+            Target::Server(server) => server.check(),
+            Target::Cluster(cluster) => cluster.check(),
+        }
     }
 
-    /// [`Commands::check`] of all connections in this process whose name begins with `prefix`; the error begins with
-    /// the name.
+    /// [`Commands::check`] of all servers in this process whose name begins with `prefix`; the error begins with the
+    /// name.
     pub fn check_named(prefix: &str) -> Result<(), String> {
         let mut all = all();
         all.retain(|shared| shared.strong_count() > 0);
@@ -145,249 +117,101 @@ impl Commands {
 
     /// Whether both are the same connection, so that a chain can have steps of the users of both.
     pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
+        match (&self.0, &other.0) {
+            (Target::Server(one), Target::Server(other)) => one.is_same(other),
+            (Target::Cluster(one), Target::Cluster(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
     }
 
     /// Gives up every connection to the server of this one, whatever it is used for, so that all are opened again and
-    /// lead to the same server.
+    /// lead to the same server. In a cluster, where each link knows its node, nothing is done.
     pub fn reconnect_all(&self, reason: &'static str) {
-        if let Some(link) = self.shared.link.load_full() {
-            link.monitored.server.drop_all(&link.health, reason);
+        if let Target::Server(server) = &self.0 {
+            server.reconnect_all(reason);
         }
     }
 
     /// Sends one command and waits for its answer, for at most two seconds.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
-        let name = command.args_iter().next();
-        let name = match &name {
-            Some(redis::Arg::Simple(name)) => std::str::from_utf8(name).unwrap_or_default(),
-            _ => "",
-        };
-        self.send(name, async |mut connection| command.query_async(&mut connection).await).await
+        match &self.0 {
+            Target::Server(server) => server.query(command).await,
+            // In a box, as all calls of a cluster, so that those of one server are no larger than without it.
+            Target::Cluster(cluster) => Box::pin(cluster.query(command, None)).await,
+        }
     }
 
     /// Calls a script with EVALSHA, after SCRIPT LOAD if the server does not know it yet. Waits for at most two
-    /// seconds in total.
+    /// seconds in total. In a cluster all keys must be in one slot.
     pub async fn invoke<T: FromRedisValue>(
         &self,
         script: &ScriptInvocation<'_>,
     ) -> Result<T, RedisFailure> {
-        self.send("EVALSHA", async |mut connection| script.invoke_async(&mut connection).await)
-            .await
+        match &self.0 {
+            Target::Server(server) => server.invoke(script).await,
+            Target::Cluster(cluster) => Box::pin(cluster.invoke(script)).await,
+        }
     }
 
-    /// Sends all commands of `pipeline` in one write and waits for their answers, for at most two seconds.
-    /// An error answer to one command is returned for all of them, although the others ran.
-    pub async fn pipeline<T: FromRedisValue>(
-        &self,
-        pipeline: &Pipeline,
-    ) -> Result<T, RedisFailure> {
-        self.send("", async |mut connection| pipeline.query_async(&mut connection).await).await
-    }
-
-    /// Classifies an error answer to one of several commands.
-    pub(super) fn classify(&self, error: RedisError) -> RedisFailure {
-        self.shared.classify("", error, self.shared.link.load().as_deref())
+    /// Sends all commands of `pipeline`, whose answers are all ignored, in one write to each server, and waits for at
+    /// most two seconds. An error answer to one command is returned for all of them, although the others ran.
+    pub async fn pipeline(&self, pipeline: &Pipeline) -> Result<(), RedisFailure> {
+        match &self.0 {
+            Target::Server(server) => server.pipeline(pipeline).await,
+            Target::Cluster(cluster) => Box::pin(cluster.pipeline(pipeline)).await,
+        }
     }
 
     /// Records that Redis has refused a part of a script.
     pub(super) fn record_refusal(&self, reason: &str) {
-        let Shared { name, .. } = *self.shared;
-        let is_due = self.shared.take_refusal_slot();
-        telemetry::engine::redis_refused(name, "EVALSHA", &one_line(reason), is_due);
+        match &self.0 {
+            Target::Server(server) => server.record_refusal(reason),
+            Target::Cluster(cluster) => cluster.record_refusal(reason),
+        }
     }
 
-    /// Returns a receiver that reports whether the last check was passed.
+    /// Returns a receiver that reports whether the last check was passed, in a cluster that of any node.
     pub fn subscribe_up(&self) -> watch::Receiver<bool> {
-        self.shared.up.subscribe()
+        match &self.0 {
+            Target::Server(server) => server.subscribe_up(),
+            Target::Cluster(cluster) => cluster.topology().subscribe_up(),
+        }
     }
 
     /// Whether the last check was passed: the server answers and is the primary.
     #[cfg(test)]
     pub fn is_up(&self) -> bool {
-        self.shared.link.load().is_some()
+        *self.subscribe_up().borrow()
     }
 
     /// Waits until there is a connection, for at most `deadline`. Returns whether there is one.
     pub async fn wait_up(&self, deadline: Duration) -> bool {
-        let mut up = self.shared.up.subscribe();
+        let mut up = self.subscribe_up();
         timeout(deadline, up.wait_for(|up| *up)).await.is_ok_and(|changed| changed.is_ok())
     }
 
-    async fn send<T, F: Future<Output = RedisResult<T>>>(
-        &self,
-        name: &str,
-        command: impl FnOnce(MultiplexedConnection) -> F,
-    ) -> Result<T, RedisFailure> {
-        let link = thread_links::choose(&self.shared).ok_or(RedisFailure::Unavailable)?;
-        // The library's own deadline starts when the command is written. This one also covers the wait for a free
-        // slot and the second round trip of a script.
-        match timeout(COMMAND_DEADLINE, command(link.monitored.connection.clone())).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(self.shared.classify(name, error, Some(&link))),
-            Err(_) => {
-                link.health.suspect();
-                Err(RedisFailure::Unavailable)
+    /// Keeps connections for the commands of the current thread, until the process is killed or this is dropped. Does
+    /// nothing on the thread that drives the shared connections.
+    pub fn serve_thread(&self, shutdown: &Shutdown) -> impl Future<Output = ()> + use<> {
+        match &self.0 {
+            Target::Server(server) => Either::Left(server.serve_thread(shutdown)),
+            Target::Cluster(cluster) => {
+                let serving = cluster.topology().clone().serve_thread(shutdown.clone());
+                Either::Right(serving)
             }
         }
     }
 }
 
-impl Shared {
-    fn check(&self) -> Result<(), String> {
-        match (self.link.load().is_some(), self.problem.load_full()) {
-            (true, None) => Ok(()),
-            (true, Some(refused)) => Err(refused.to_string()),
-            (false, Some(reason)) => Err(format!("Redis cannot be reached: {reason}")),
-            (false, None) => Err("Redis cannot be reached".to_owned()),
-        }
-    }
+/// The same script with sharded pub/sub.
+fn sharded(source: &'static str) -> &'static str {
+    /// As many as there are scripts.
+    static SHARDED: Mutex<BTreeMap<&'static str, &'static str>> = Mutex::new(BTreeMap::new());
 
-    /// Distinguishes error answers from missing answers. `link` is the connection that was used; errors that suggest
-    /// a lost connection or a demoted server are reported to it. `command` is for the log.
-    fn classify(&self, command: &str, error: RedisError, link: Option<&Link>) -> RedisFailure {
-        if error.kind() == ErrorKind::Io || error.is_unrecoverable_error() {
-            link.inspect(|link| link.health.suspect());
-            return RedisFailure::Unavailable;
-        }
-        let reason = describe(&error);
-        telemetry::engine::redis_refused(self.name, command, &reason, self.take_refusal_slot());
-        let failure = RedisFailure::Refused(error);
-        link.inspect(|link| link.monitored.inspect(&link.health, &failure));
-        failure
-    }
-
-    /// Returns whether to log a refusal as a warning: at most one in ten seconds, since a full Redis refuses every
-    /// command.
-    fn take_refusal_slot(&self) -> bool {
-        let now = self.began.elapsed().as_secs() + 1;
-        let last = self.refusal_logged.load(Ordering::Relaxed);
-        let is_due = last == 0 || now >= last + 10;
-        is_due
-            && self
-                .refusal_logged
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-    }
-
-    fn needs(&self) -> MutexGuard<'_, BTreeMap<&'static str, Needs>> {
-        self.needs.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Records why there is no connection.
-    fn record_down(&self, reason: &str) {
-        self.problem.store(Some(Arc::new(reason.to_owned())));
-    }
-
-    /// Records the outcome of a probe.
-    fn record_probe(&self, outcome: Result<Option<Refusal>, ProbeError>) {
-        let refusal = match outcome {
-            Ok(refusal) => refusal,
-            Err(ProbeError::NoAnswer | ProbeError::Stuck) => Some(Refusal {
-                commands: "a probe".to_owned(),
-                reason: format!("no answer within {COMMAND_DEADLINE:?}"),
-            }),
-        };
-        let text = refusal
-            .as_ref()
-            .map(|Refusal { commands, reason }| Arc::new(format!("{REFUSES}{commands}: {reason}")));
-        let before = self.problem.swap(text.clone());
-        match &refusal {
-            Some(Refusal { commands, reason }) => {
-                telemetry::engine::redis_probe_failed(self.name, commands, reason, before != text);
-            }
-            None => {
-                let was_refused = before.is_some_and(|before| before.starts_with(REFUSES));
-                telemetry::engine::redis_probe_passed(self.name, was_refused);
-            }
-        }
-    }
-
-    fn set(&self, link: Option<Link>) {
-        let up = link.is_some();
-        self.link.store(link.map(Arc::new));
-        // Failed attempts do not wake tasks that wait for a change.
-        self.up.send_if_modified(|was_up| std::mem::replace(was_up, up) != up);
-    }
-}
-
-/// The only writer of `shared.link`.
-struct Supervisor {
-    shared: Arc<Shared>,
-    transactions: Transactions,
-}
-
-impl Supervisor {
-    /// Probes what the users need. `Err` if the connection can no longer be used.
-    async fn probe(&mut self, link: &mut MonitoredLink) -> Result<(), ConnectionError> {
-        let needs: Vec<Needs> = self.shared.needs().values().cloned().collect();
-        let could = self.transactions != Transactions::Refused;
-        let outcome = probe(&mut link.connection, &mut self.transactions, &needs).await;
-        if could && self.transactions == Transactions::Refused {
-            telemetry::engine::redis_probe_limited(self.shared.name);
-        }
-        let is_stuck = matches!(outcome, Err(ProbeError::Stuck));
-        self.shared.record_probe(outcome);
-        if is_stuck { Err("DISCARD was refused after MULTI".into()) } else { Ok(()) }
-    }
-}
-
-impl Supervised for Supervisor {
-    type Connection = MonitoredLink;
-
-    async fn connect(&mut self, health: &Health) -> Result<MonitoredLink, ConnectionError> {
-        let mut link = open::connect_for_commands(&self.shared.client, health).await?;
-        self.transactions = Transactions::Unknown;
-        self.probe(&mut link).await?;
-        // The link is published before the connection is reported, so that it can be used after the report. What
-        // Redis refuses is refused to each user by itself.
-        self.shared.set(Some(Link { monitored: link.clone(), health: health.clone() }));
-        Ok(link)
-    }
-
-    fn links_to_check(&self, link: &MonitoredLink) -> Vec<MonitoredLink> {
-        vec![link.clone()]
-    }
-
-    async fn serve(
-        &mut self,
-        mut link: MonitoredLink,
-        mut lost: BoxFuture<'_, ConnectionError>,
-    ) -> ConnectionError {
-        let shared = Arc::clone(&self.shared);
-        loop {
-            let is_refusing = shared.problem.load().is_some();
-            let pause = if is_refusing { PROBE_RETRY } else { PROBE_INTERVAL };
-            tokio::select! {
-                error = &mut lost => return error,
-                () = tokio::time::sleep(pause) => {}
-                () = shared.needs_changed.notified() => {}
-            }
-            tokio::select! {
-                error = &mut lost => return error,
-                probed = self.probe(&mut link) => if let Err(error) = probed {
-                    return error;
-                }
-            }
-        }
-    }
-
-    fn disconnected(&mut self) {
-        self.shared.set(None);
-    }
-
-    fn record(&self, event: ConnectionEvent<'_>) {
-        event.record(self.shared.name);
-        match event {
-            ConnectionEvent::Connected { .. } => {
-                let is_accepted = self.shared.problem.load().is_none();
-                telemetry::engine::redis_usable(self.shared.name, is_accepted);
-            }
-            ConnectionEvent::ConnectFailed { reason, .. } | ConnectionEvent::Lost { reason } => {
-                self.shared.record_down(reason);
-            }
-        }
-    }
+    let mut known = SHARDED.lock().unwrap_or_else(PoisonError::into_inner);
+    known
+        .entry(source)
+        .or_insert_with(|| source.replace("redis.call('PUBLISH'", "redis.call('SPUBLISH'").leak())
 }
 
 #[cfg(test)]

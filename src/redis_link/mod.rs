@@ -4,11 +4,13 @@
 //! need. The users own keys, scripts and the meaning of answers. Invariants: commands fail at once while there is no
 //! connection, so that nothing queues up while Redis is unreachable; and a connection leads to a primary: as soon as
 //! one connection finds that a server has become a replica, all connections to that server are opened again.
+//! A Redis Cluster is one such connection to each of its masters (`cluster`).
 
 mod backoff;
 mod batches;
 mod chain;
 mod check;
+mod cluster;
 mod commands;
 mod health;
 mod key_watch;
@@ -16,10 +18,13 @@ mod label;
 mod link;
 mod open;
 mod peer;
+mod primary;
 mod probe;
 mod pubsub;
 mod push_stream;
 mod reason;
+mod server;
+mod slots;
 mod supervisor;
 #[cfg(test)]
 pub mod test_server;
@@ -29,11 +34,13 @@ use backoff::Backoff;
 pub use batches::Answers;
 pub use chain::{ANSWERED, Step, StepAnswer};
 pub use check::check;
+pub use cluster::{Shard, Topology};
 pub use commands::Commands;
 pub use health::Health;
 pub use key_watch::KeyWatch;
 pub use link::MonitoredLink;
 pub use open::client;
+pub use primary::Primary;
 pub use probe::Needs;
 pub use pubsub::{PubSub, PubSubSender};
 pub use supervisor::{ConnectionError, ConnectionEvent, Supervised, supervise};

@@ -5,14 +5,17 @@
 //! all of that, and discards them, so that no key is read or written. Where the users write keys of the gateway's own,
 //! a probe also writes one, by a command and by a script; it expires at once.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use redis::aio::MultiplexedConnection;
 use redis::{Cmd, RedisError, RedisResult, Script, Value};
 use tokio::time::timeout;
 
+use super::cluster::NodeSlots;
 use super::open::COMMAND_DEADLINE;
 use super::reason::describe;
+use super::slots::tag_of_slot;
 
 /// Writes the probe's key as a script.
 const WRITE: &str = "return redis.call('SET', KEYS[1], 1, 'PX', ARGV[1])";
@@ -44,7 +47,7 @@ impl Needs {
     /// that it publishes to.
     pub fn script(mut self, source: &str, key: &str, channel: &str) -> Self {
         for command in called_commands(source) {
-            let is_channel = matches!(command, "PUBLISH" | "PUBSUB");
+            let is_channel = matches!(command, "PUBLISH" | "SPUBLISH" | "PUBSUB");
             self = self.command(command, if is_channel { channel } else { key });
         }
         self.command("EVALSHA", key).command("SCRIPT", "")
@@ -90,11 +93,12 @@ pub(super) enum ProbeError {
 }
 
 /// Probes `needs` over `connection`, in at most two seconds for each of three steps. `Ok(None)` means that everything
-/// is accepted.
+/// is accepted. `cluster` has the slots of a node of a cluster: it also accepts what it sends to another node.
 pub(super) async fn probe(
     connection: &mut MultiplexedConnection,
     transactions: &mut Transactions,
     needs: &[Needs],
+    cluster: Option<&NodeSlots>,
 ) -> Result<Option<Refusal>, ProbeError> {
     if *transactions == Transactions::Unknown {
         // Without MULTI it is an error, but another one than a missing permission.
@@ -118,25 +122,38 @@ pub(super) async fn probe(
             return Err(ProbeError::Stuck);
         } else {
             let named = commands.iter().map(|(name, _)| name.as_str()).zip(answers);
-            refused.extend(named.filter_map(|(name, answer)| Some((name, answer.err()?))));
+            let errors = named.filter_map(|(name, answer)| Some((name, answer.err()?)));
+            refused.extend(errors.filter(|(_, error)| cluster.is_none() || !is_elsewhere(error)));
         }
     }
     for key in needs.iter().filter_map(Needs::writes) {
+        let key = &match cluster.map(NodeSlots::any) {
+            None => Cow::Borrowed(key),
+            Some(Some(slot)) => Cow::Owned(format!("{key}{{{}}}", tag_of_slot(slot))),
+            // A node without slots takes no keys.
+            Some(None) => continue,
+        };
         let mut set = redis::cmd("SET");
-        set.arg(key).arg(1).arg("PX").arg(KEY_TTL_MS);
+        set.arg(&**key).arg(1).arg("PX").arg(KEY_TTL_MS);
         let script = Script::new(WRITE);
-        let mut call = script.key(key);
+        let mut call = script.key(&**key);
         call.arg(KEY_TTL_MS);
         let mut load = redis::cmd("SCRIPT");
         load.arg("LOAD").arg(WRITE);
         let mut eval = redis::cmd("EVALSHA");
-        eval.arg(script.get_hash()).arg(1).arg(key).arg(KEY_TTL_MS);
+        eval.arg(script.get_hash()).arg(1).arg(&**key).arg(KEY_TTL_MS);
         let answers = ask(connection, &[set, load, eval]).await?;
         for (name, answer) in ["SET", "SCRIPT", "EVALSHA"].into_iter().zip(answers) {
-            refused.extend(answer.err().map(|error| (name, error)));
+            let error = answer.err().filter(|error| cluster.is_none() || !is_elsewhere(error));
+            refused.extend(error.map(|error| (name, error)));
         }
     }
     Ok(refusal(&refused))
+}
+
+/// Whether a node of a cluster permits the command, and another node has the key of the example, or soon will.
+fn is_elsewhere(error: &RedisError) -> bool {
+    matches!(error.code(), Some("MOVED" | "ASK" | "TRYAGAIN" | "CROSSSLOT"))
 }
 
 fn refusal(refused: &[(&str, RedisError)]) -> Option<Refusal> {
@@ -198,13 +215,14 @@ fn arguments(command: &str) -> Option<&'static [&'static str]> {
         "SCRIPT" => &["LOAD", "return 1"],
         "EVALSHA" => &["0000000000000000000000000000000000000000", "1", TARGET],
         "PUBSUB" => &["NUMSUB", TARGET],
+        "CLUSTER" => &["NODES"],
         "DEL" | "EXISTS" | "GET" | "GETDEL" | "HGETALL" | "HLEN" | "INCR" | "LLEN" | "MGET"
-        | "PTTL" | "SUBSCRIBE" | "UNSUBSCRIBE" | "XLEN" | "ZCARD" | "ZPOPMIN" | "HKEYS"
-        | "HVALS" | "SMEMBERS" | "SCARD" | "TTL" | "TYPE" | "STRLEN" | "PERSIST" | "UNLINK"
-        | "LPOP" | "RPOP" => &[TARGET],
+        | "PTTL" | "SUBSCRIBE" | "UNSUBSCRIBE" | "SSUBSCRIBE" | "SUNSUBSCRIBE" | "XLEN"
+        | "ZCARD" | "ZPOPMIN" | "HKEYS" | "HVALS" | "SMEMBERS" | "SCARD" | "TTL" | "TYPE"
+        | "STRLEN" | "PERSIST" | "UNLINK" | "LPOP" | "RPOP" => &[TARGET],
         "EXPIRE" | "PEXPIRE" | "HDEL" | "HEXISTS" | "HGET" | "HMGET" | "LPUSH" | "RPUSH"
-        | "PUBLISH" | "ZREM" | "ZSCORE" | "SADD" | "SPOP" | "SREM" | "SISMEMBER" | "INCRBY"
-        | "PEXPIREAT" | "EXPIREAT" | "ZRANK" => &[TARGET, "1"],
+        | "PUBLISH" | "SPUBLISH" | "ZREM" | "ZSCORE" | "SADD" | "SPOP" | "SREM" | "SISMEMBER"
+        | "INCRBY" | "PEXPIREAT" | "EXPIREAT" | "ZRANK" => &[TARGET, "1"],
         "XDEL" => &[TARGET, "1-0"],
         "SET" => &[TARGET, "1", "PX", "1"],
         "HSET" | "HSETNX" | "HINCRBY" | "LREM" => &[TARGET, "1", "1"],

@@ -19,8 +19,16 @@ const MAX_LINE: usize = 16;
 /// A string of a message is shorter. The library gets what claims more.
 const MAX_STRING: usize = 1 << 31;
 
-/// What begins a message in RESP3, up to the length of the channel's name.
+/// What begins a message in RESP3, up to the length of the channel's name; and one of sharded pub/sub.
 const MESSAGE: &[u8] = b">3\r\n$7\r\nmessage\r\n";
+const SHARD_MESSAGE: &[u8] = b">3\r\n$8\r\nsmessage\r\n";
+
+/// What begins the end of a subscription of sharded pub/sub.
+const SHARD_END: &[u8] = b">3\r\n$12\r\nsunsubscribe\r\n";
+
+/// Is told about the end of each subscription of sharded pub/sub. A node also ends them by itself, when a slot leaves it:
+/// the library, which would take this for the answer to a command, does not get those for which this returns true.
+pub(super) type OnShardEnd = Box<dyn Fn(&[u8]) -> bool + Send>;
 
 /// A stream from a server that speaks RESP3. `on_message` gets the channel and the payload of each message; it is called
 /// while the stream is read.
@@ -32,6 +40,7 @@ pub(super) struct PushStream<S, F> {
     end: usize,
     passing: Passing,
     on_message: F,
+    on_shard_end: Option<OnShardEnd>,
 }
 
 /// How much of a value is to come that the library gets.
@@ -59,8 +68,10 @@ enum Front<'a> {
 }
 
 impl<S, F> PushStream<S, F> {
-    pub fn new(stream: S, on_message: F) -> Self {
+    /// `on_shard_end` is for a connection of sharded pub/sub.
+    pub fn new(stream: S, on_shard_end: Option<OnShardEnd>, on_message: F) -> Self {
         Self {
+            on_shard_end,
             stream,
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
@@ -96,7 +107,15 @@ impl<S, F: Fn(&[u8], &[u8])> PushStream<S, F> {
                         continue;
                     }
                     Front::Partial { length } => return length,
-                    Front::Other => {}
+                    Front::Other => match self.on_shard_end.as_ref().map(|on| shard_end(bytes, on))
+                    {
+                        Some(ShardEnd::Handled { length }) => {
+                            self.start += length;
+                            continue;
+                        }
+                        Some(ShardEnd::Partial { length }) => return length,
+                        Some(ShardEnd::Other) | None => {}
+                    },
                 }
             }
             if self.passing.bytes == 0 && !self.passing.begin_value(bytes) {
@@ -160,21 +179,62 @@ impl Passing {
     }
 }
 
+/// Whether `bytes` begin with `beginning`, or end before it does; then the inner `Err` has the bytes that are needed.
+fn begins(bytes: &[u8], beginning: &[u8]) -> Option<Result<(), usize>> {
+    let shared = bytes.len().min(beginning.len());
+    (bytes[..shared] == beginning[..shared]).then_some(if shared < beginning.len() {
+        Err(beginning.len())
+    } else {
+        Ok(())
+    })
+}
+
 fn front(bytes: &[u8]) -> Front<'_> {
-    let shared = bytes.len().min(MESSAGE.len());
-    if bytes[..shared] != MESSAGE[..shared] {
-        return Front::Other;
-    }
-    if shared < MESSAGE.len() {
-        return Front::Partial { length: MESSAGE.len() };
-    }
-    let (channel, at) = match string(bytes, MESSAGE.len()) {
+    let begin = match begins(bytes, MESSAGE) {
+        Some(Ok(())) => MESSAGE.len(),
+        Some(Err(length)) => return Front::Partial { length },
+        None => match begins(bytes, SHARD_MESSAGE) {
+            Some(Ok(())) => SHARD_MESSAGE.len(),
+            Some(Err(length)) => return Front::Partial { length },
+            None => return Front::Other,
+        },
+    };
+    let (channel, at) = match string(bytes, begin) {
         Ok(channel) => channel,
         Err(other) => return other,
     };
     match string(bytes, at) {
         Ok((payload, length)) => Front::Message { channel, payload, length },
         Err(other) => other,
+    }
+}
+
+/// What is at the front of the bytes of a connection of sharded pub/sub that is no message.
+enum ShardEnd {
+    Handled { length: usize },
+    Partial { length: usize },
+    Other,
+}
+
+/// Handles the end of a subscription, which has the number of those that are left behind the channel.
+fn shard_end(bytes: &[u8], on_shard_end: &OnShardEnd) -> ShardEnd {
+    match begins(bytes, SHARD_END) {
+        None => return ShardEnd::Other,
+        Some(Err(length)) => return ShardEnd::Partial { length },
+        Some(Ok(())) => {}
+    }
+    let (channel, at) = match string(bytes, SHARD_END.len()) {
+        Ok(channel) => channel,
+        Err(Front::Partial { length }) => return ShardEnd::Partial { length },
+        Err(_) => return ShardEnd::Other,
+    };
+    let rest = &bytes[at..];
+    match rest.iter().take(MAX_LINE).position(|byte| *byte == b'\n') {
+        Some(end) if rest[0] == b':' && on_shard_end(channel) => {
+            ShardEnd::Handled { length: at + end + 1 }
+        }
+        None if rest.len() < MAX_LINE => ShardEnd::Partial { length: bytes.len() + 1 },
+        _ => ShardEnd::Other,
     }
 }
 

@@ -63,6 +63,18 @@ impl RedisServer {
         RedisUrl::example(&format!("redis://127.0.0.1:{}", self.port))
     }
 
+    /// Runs one command over a connection of its own.
+    pub async fn run<T: redis::FromRedisValue>(&self, words: &[&str]) -> T {
+        let client = redis::Client::open(self.url().info().clone()).expect("a URL");
+        let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]).query_async(&mut connection).await.expect("it is accepted")
+    }
+
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Kills the server. Its data is lost.
     pub fn kill(&mut self) {
         // The server may have ended already.
@@ -120,6 +132,84 @@ impl RedisServer {
             }
         }
         Ok(false)
+    }
+}
+
+/// Three masters, each with a third of the slots, and further ones without slots.
+pub struct RedisCluster {
+    pub servers: Vec<RedisServer>,
+}
+
+impl RedisCluster {
+    /// Starts the three masters.
+    pub async fn start() -> Self {
+        Self::start_with(0).await
+    }
+
+    /// Starts the three masters, and `more` without slots.
+    pub async fn start_with(more: usize) -> Self {
+        let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+        let servers: Vec<_> = (0..3 + more).map(|_| RedisServer::start_with(&options)).collect();
+        let cluster = Self { servers };
+        let first = cluster.servers[0].port.to_string();
+        for (at, server) in cluster.servers.iter().enumerate() {
+            let () = server.run(&["CLUSTER", "SET-CONFIG-EPOCH", &(at + 1).to_string()]).await;
+            if at > 0 {
+                let () = server.run(&["CLUSTER", "MEET", "127.0.0.1", &first]).await;
+            }
+            if let Some((from, to)) = [(0, 5460), (5461, 10922), (10923, 16383)].get(at) {
+                let (from, to) = (from.to_string(), to.to_string());
+                let () = server.run(&["CLUSTER", "ADDSLOTSRANGE", &from, &to]).await;
+            }
+        }
+        for server in &cluster.servers {
+            let all = format!("cluster_known_nodes:{}\r", cluster.servers.len());
+            loop {
+                let info: String = server.run(&["CLUSTER", "INFO"]).await;
+                if info.contains("cluster_state:ok") && info.contains(&all) {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        cluster
+    }
+
+    pub fn url(&self) -> RedisUrl {
+        RedisUrl::example(&format!("redis-cluster://127.0.0.1:{}", self.servers[0].port))
+    }
+
+    /// The links of a gateway, once all masters with slots are there.
+    pub async fn commands(&self) -> Commands {
+        let commands = Commands::start(&self.url(), "test", &Shutdown::new()).expect("a URL");
+        assert!(commands.wait_up(Duration::from_secs(10)).await);
+        commands
+    }
+
+    /// Begins to move the slot of `key` from one server to another.
+    pub async fn begin_move(&self, slot: u16, from: usize, to: usize) {
+        let (from, to, slot) = (&self.servers[from], &self.servers[to], slot.to_string());
+        let (source, target): (String, String) =
+            (from.run(&["CLUSTER", "MYID"]).await, to.run(&["CLUSTER", "MYID"]).await);
+        let () = to.run(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &source]).await;
+        let () = from.run(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &target]).await;
+    }
+
+    /// Moves the keys, and ends the move.
+    pub async fn end_move(&self, slot: u16, from: usize, to: usize) {
+        let slot = slot.to_string();
+        let keys: Vec<String> =
+            self.servers[from].run(&["CLUSTER", "GETKEYSINSLOT", &slot, "1000"]).await;
+        let port = self.servers[to].port.to_string();
+        for key in keys {
+            let () =
+                self.servers[from].run(&["MIGRATE", "127.0.0.1", &port, &key, "0", "1000"]).await;
+        }
+        let target: String = self.servers[to].run(&["CLUSTER", "MYID"]).await;
+        for server in [to, from] {
+            let () =
+                self.servers[server].run(&["CLUSTER", "SETSLOT", &slot, "NODE", &target]).await;
+        }
     }
 }
 

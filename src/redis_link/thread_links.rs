@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
-use super::commands::{Link, Shared};
-use super::{Commands, ConnectionError, ConnectionEvent, Health, MonitoredLink, Supervised};
+use super::server::{Link, ServerCommands, Shared};
+use super::{ConnectionError, ConnectionEvent, Health, MonitoredLink, Supervised};
 use super::{open, supervise};
 use crate::shutdown::Shutdown;
 
@@ -34,7 +34,7 @@ pub(super) fn choose(shared: &Arc<Shared>) -> Option<Arc<Link>> {
     Some(own.unwrap_or_else(|| Arc::clone(common)))
 }
 
-impl Commands {
+impl ServerCommands {
     /// Keeps a connection for the commands of the current thread, until the process is killed or this is dropped. Does
     /// nothing on the thread that drives the shared connection.
     pub fn serve_thread(&self, shutdown: &Shutdown) -> impl Future<Output = ()> + use<> {
@@ -62,7 +62,8 @@ impl Supervised for ThreadConnection {
     type Connection = MonitoredLink;
 
     async fn connect(&mut self, health: &Health) -> Result<MonitoredLink, ConnectionError> {
-        let link = open::connect_for_commands(&self.shared.client, health).await?;
+        let client = self.shared.primary.client().await?;
+        let link = open::connect_for_commands(&client, health).await?;
         let own = Arc::new(Link { monitored: link.clone(), health: health.clone() });
         LINKS.with_borrow_mut(|links| links.push((Arc::clone(&self.shared), own)));
         Ok(link)

@@ -23,7 +23,7 @@ metrics! {
     REDIS_REFUSALS = counter "tidegate_redis_refusals_total" [connection: REDIS];
     /// Probes of a connection that found commands which Redis refuses, or had no answer.
     REDIS_PROBE_FAILURES = counter "tidegate_redis_probe_failures_total" [connection: REDIS];
-    /// 1 while all channels are subscribed; absent with the memory engine.
+    /// 1 while all channels are subscribed, in a cluster on all shards; absent with the memory engine.
     SUBSCRIPTION_LIVE = gauge "tidegate_redis_subscription_live", late;
     /// Live subscriptions that were lost.
     SUBSCRIPTION_LOSSES = counter "tidegate_redis_subscription_losses_total";
@@ -98,6 +98,43 @@ pub fn redis_lost(connection: &'static str, reason: &str) {
     REDIS_UP.at([connection]).set(0.0);
     REDIS_LOST.at([connection]).increment(1);
     warn!(event = "redis_lost", redis = connection, reason, "lost a connection to Redis");
+}
+
+/// The nodes of a cluster and their slots cannot be read. It is logged as a warning if it `changed`.
+pub fn cluster_unknown(connection: &str, reason: &str, changed: bool) {
+    if changed {
+        warn!(event = "redis_cluster_unknown", redis = connection, reason, "{CLUSTER_UNKNOWN}");
+    } else {
+        debug!(event = "redis_cluster_unknown", redis = connection, reason, "{CLUSTER_UNKNOWN}");
+    }
+}
+
+const CLUSTER_UNKNOWN: &str = "failed to read which node of the Redis cluster has which slots";
+
+/// Slots have moved, or a node of the cluster has come, gone or been promoted. `masters` have slots; not
+/// `complete` if some slots have no node.
+pub fn cluster_changed(connection: &str, masters: usize, complete: bool) {
+    info!(
+        event = "redis_cluster_changed",
+        redis = connection,
+        masters,
+        complete,
+        "the nodes of the Redis cluster or their slots have changed"
+    );
+}
+
+/// A node is no master of the cluster any more. Its series is that of another node if it `is_replaced`; otherwise it has
+/// no value from now on.
+pub fn cluster_node_gone(connection: &'static str, address: &str, is_replaced: bool) {
+    if !is_replaced {
+        REDIS_UP.at([connection]).set(f64::NAN);
+    }
+    info!(
+        event = "redis_cluster_node_gone",
+        redis = connection,
+        address,
+        "a node of the Redis cluster is no master any more"
+    );
 }
 
 /// Redis answered `command` with an error; a `warning` where it does not repeat itself. The name is empty for one of
@@ -183,6 +220,30 @@ pub fn subscription_failed(attempt: u32, why: &str) {
         warn!(event = "subscription_failed", attempt, why, "{SUBSCRIBE_FAILED}");
     } else {
         debug!(event = "subscription_failed", attempt, why, "{SUBSCRIBE_FAILED}");
+    }
+}
+
+/// All channels of a shard of the cluster are subscribed, and with it those of `all` shards or not.
+pub fn shard_live(shard: &str, channels: usize, all: bool) {
+    SUBSCRIPTION_LIVE.get().set(if all { 1.0 } else { 0.0 });
+    info!(event = "subscription_live", shard, channels, "subscribed to Redis");
+}
+
+/// A subscription to a shard that was live is lost.
+pub fn shard_lost(shard: &str, why: &str) {
+    SUBSCRIPTION_LIVE.get().set(0.0);
+    SUBSCRIPTION_LOSSES.get().increment(1);
+    warn!(event = "subscription_lost", shard, why, "lost the subscription to Redis");
+}
+
+/// An attempt to connect and subscribe to a shard failed. It is logged as often as [`redis_connect_failed`].
+pub fn shard_failed(shard: &str, attempt: u32, why: &str) {
+    SUBSCRIPTION_LIVE.get().set(0.0);
+    SUBSCRIPTION_FAILURES.get().increment(1);
+    if attempt.is_multiple_of(60) {
+        warn!(event = "subscription_failed", shard, attempt, why, "{SUBSCRIBE_FAILED}");
+    } else {
+        debug!(event = "subscription_failed", shard, attempt, why, "{SUBSCRIBE_FAILED}");
     }
 }
 

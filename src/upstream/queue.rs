@@ -210,7 +210,7 @@ impl Queue {
         pipeline.cmd("SET").arg(format!("{cancels}:{task_id}")).arg(1);
         pipeline.arg("EX").arg(ttl.as_secs().max(1)).ignore();
         pipeline.cmd("PUBLISH").arg(cancels).arg(task_id).ignore();
-        self.writer.commands.pipeline::<()>(&pipeline).await.is_ok()
+        self.writer.commands.pipeline(&pipeline).await.is_ok()
     }
 
     /// What writes the messages.

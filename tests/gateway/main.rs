@@ -14,6 +14,7 @@ mod channel_layer;
 mod chaos;
 mod chaos_replies;
 mod chat;
+mod cluster;
 mod commands;
 mod compression;
 mod concurrent;

@@ -170,6 +170,14 @@ impl History {
         Self { config, engine: Engine::Redis(redis) }
     }
 
+    /// The connection to the histories; `None` on the memory engine.
+    pub(super) fn commands(&self) -> Option<&Commands> {
+        match &self.engine {
+            Engine::Memory(_) => None,
+            Engine::Redis(redis) => Some(redis.commands()),
+        }
+    }
+
     /// Whether `channel` keeps a history.
     pub fn keeps(&self, channel: &ChannelName) -> bool {
         self.config.load().history_of(channel).is_some()

@@ -1,5 +1,6 @@
 //! Channel histories in Redis. Each channel has a stream, a hash with epoch and offset, and a hash of running
-//! generations. The channel's name in braces puts all three into one cluster slot.
+//! generations. The channel's name in braces puts all three into one cluster slot, in which sharded pub/sub has the
+//! channel as well.
 
 mod publish;
 
@@ -71,24 +72,22 @@ pub(super) struct Scripts {
 impl RedisHistory {
     /// `prefix` is `[engine.redis] key_prefix`.
     pub fn new(commands: Commands, prefix: &str) -> Self {
-        Self(Arc::new(Inner {
-            commands,
-            prefix: prefix.into(),
-            scripts: Scripts {
-                publish: Script::new(PUBLISH),
-                end_generation: Script::new(END_GENERATION),
-                read: Script::new(READ),
-                extent: Script::new(EXTENT),
-                record_generation_start: Script::new(RECORD_GENERATION_START),
-                settle_generation: Script::new(SETTLE_GENERATION),
-                record_generation_end: Script::new(RECORD_GENERATION_END),
-                generation_state: Script::new(GENERATION_STATE),
-                rotate_epoch: Script::new(ROTATE_EPOCH),
-                import: Script::new(IMPORT),
-                register_listener: Script::new(REGISTER_LISTENER),
-                node_heartbeat: Script::new(NODE_HEARTBEAT),
-            },
-        }))
+        let script = |source| Script::new(commands.script_source(source));
+        let scripts = Scripts {
+            publish: script(PUBLISH),
+            end_generation: script(END_GENERATION),
+            read: script(READ),
+            extent: script(EXTENT),
+            record_generation_start: script(RECORD_GENERATION_START),
+            settle_generation: script(SETTLE_GENERATION),
+            record_generation_end: script(RECORD_GENERATION_END),
+            generation_state: script(GENERATION_STATE),
+            rotate_epoch: script(ROTATE_EPOCH),
+            import: script(IMPORT),
+            register_listener: script(REGISTER_LISTENER),
+            node_heartbeat: script(NODE_HEARTBEAT),
+        };
+        Self(Arc::new(Inner { commands, prefix: prefix.into(), scripts }))
     }
 
     /// The same histories over another connection.
@@ -99,14 +98,17 @@ impl RedisHistory {
     /// Declares what publishing to channels such as `channels`, and reading histories if any are kept, sends to Redis.
     /// `has_layer` adds what a node with a channel layer sends.
     pub fn declare_needs(&self, channels: &[String], keeps_history: bool, has_layer: bool) {
+        let commands = &self.0.commands;
         let control = format!("{}control", self.0.prefix);
+        let publish = commands.publish_command();
+        let subscribe = if commands.is_cluster() { "SSUBSCRIBE" } else { "SUBSCRIBE" };
         let mut needs = Needs::default()
-            .command("PUBLISH", &control)
+            .command(publish, &control)
             .own_key(self.own_key(&format!("probe:{}", random_hex(8))));
         let example = channels.first().map_or("0", String::as_str);
-        let key = |part: &str| format!("{}{{{example}}}:{part}", self.0.prefix);
+        let key = |part: &str| commands.channel_key(&self.0.prefix, example, part);
         for channel in channels {
-            needs = needs.command("PUBLISH", channel).command("SUBSCRIBE", channel);
+            needs = needs.command(publish, channel).command(subscribe, channel);
         }
         // Repeated calls are recognised, and tasks are cancelled, without a history as well.
         for command in ["GET", "SET", "EVALSHA"] {
@@ -116,8 +118,9 @@ impl RedisHistory {
             needs = needs.command(command, &key("meta"));
         }
         needs = needs.command("SCRIPT", "").command("TIME", "");
-        let script =
-            |needs: Needs, source: &str, part: &str| needs.script(source, &key(part), &control);
+        let script = |needs: Needs, source, part: &str| {
+            needs.script(commands.script_source(source), &key(part), &control)
+        };
         if keeps_history {
             for source in [
                 PUBLISH,
@@ -144,11 +147,14 @@ impl RedisHistory {
                 needs = needs.command(command, &nodes);
             }
         }
-        self.0.commands.declare("history", needs);
+        if commands.is_cluster() {
+            needs = needs.command("CLUSTER", "");
+        }
+        commands.declare("history", needs);
     }
 
     pub(super) fn key(&self, channel: &ChannelName, part: &str) -> String {
-        format!("{}{{{channel}}}:{part}", self.0.prefix)
+        self.0.commands.channel_key(&self.0.prefix, channel.as_str(), part)
     }
 
     /// A key that belongs to no channel.
@@ -264,7 +270,8 @@ impl RedisHistory {
         task_id: &str,
         replaced: Option<&str>,
     ) -> Step {
-        let step = Step::new(RECORD_GENERATION_START, "true");
+        let source = self.0.commands.script_source(RECORD_GENERATION_START);
+        let step = Step::new(source, "true");
         let step = step.key(self.key(channel, "running")).key(self.key(channel, "meta"));
         let step = step.key(self.once_key(channel, &end_key(task_id)));
         let step = step.arg(task_id).arg(GENERATION_TTL.as_secs());

@@ -6,28 +6,27 @@
 //! subscribed again on the next one, and the publications missed in between are read from the histories. The
 //! clients of channels without a history are disconnected.
 
+mod cluster;
+mod notify;
 mod subscribe;
 
 use std::collections::HashSet;
-use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use tokio::sync::mpsc;
+use futures_util::future::{BoxFuture, Either};
 use tokio::time::MissedTickBehavior;
 
 use super::canary::Canary;
-use super::channels::{Change, Gap, SharedChannels};
+use super::channels::{Change, SharedChannels};
 use super::core::{Core, Parts, accept};
 use super::history::History;
 use super::layer::{Layer, Links};
-use super::thread::ToThread;
 use crate::config::{ChannelsLayer, RedisUrl};
 use crate::protocol::ChannelName;
 use crate::redis_link::{
-    ConnectionError, ConnectionEvent, Health, MonitoredLink, PubSub, RedisFailure, Supervised,
-    supervise,
+    Commands, ConnectionError, ConnectionEvent, Health, MonitoredLink, PubSub, RedisFailure,
+    Supervised, supervise,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -42,7 +41,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 const LEAVE_INTERVAL: Duration = Duration::from_secs(2);
 
 impl Core {
-    /// Runs the Redis engine until the process is killed, and then leaves the channel layer, if there is one.
+    /// Runs the Redis engine until the process is killed, and then leaves the channel layer, if there is one. `history` is
+    /// on the server, or the cluster, at `url`.
     ///
     /// # Errors
     /// A URL is not valid.
@@ -53,11 +53,19 @@ impl Core {
         history: History,
         shutdown: Shutdown,
     ) -> Result<impl Future<Output = ()> + use<>, String> {
+        let topology = history.commands().and_then(Commands::topology).cloned();
+        if let Some(topology) = topology.filter(|_| url.is_cluster()) {
+            let (parts, distribution) = self.split(history);
+            return Ok(Either::Left(async move {
+                tokio::task::spawn_local(shutdown.essential("distribution", distribution));
+                cluster::run(parts, topology, shutdown).await;
+            }));
+        }
         let client = crate::redis_link::client(url)?;
         let canary = self.canary.take();
         let (parts, distribution) = self.split(history);
         let layer = layer.map(|settings| Layer::new(settings, url, &parts)).transpose()?;
-        Ok(async move {
+        Ok(Either::Right(async move {
             tokio::task::spawn_local(shutdown.essential("distribution", distribution));
             if let Some(layer) = &layer {
                 layer.spawn(&parts, &shutdown);
@@ -65,7 +73,6 @@ impl Core {
             let mut subscription = RedisSubscription {
                 client,
                 channels: parts.catch_ups.channels.clone(),
-                threads: Rc::clone(&parts.catch_ups.threads),
                 parts,
                 layer,
                 links: Links::default(),
@@ -79,14 +86,13 @@ impl Core {
                 // What is not removed in time expires in Redis.
                 let _ = tokio::time::timeout(LEAVE_TIMEOUT, leaving).await;
             }
-        })
+        }))
     }
 }
 
 struct RedisSubscription {
     client: ::redis::Client,
     channels: SharedChannels,
-    threads: Rc<[mpsc::Sender<ToThread>]>,
     parts: Parts,
     layer: Option<Layer>,
     /// The connections to the channel layer's hosts.
@@ -117,7 +123,7 @@ impl Supervised for RedisSubscription {
         let all: Vec<_> = self.channels.lock().names().cloned().collect();
         self.subscribe(&mut pubsub, all).await?;
         let subscribed: Vec<_> = self.subscribed.iter().cloned().collect();
-        self.confirm(subscribed).await;
+        self.parts.catch_ups.confirm(subscribed).await;
         for (channel, number) in catch_up {
             self.parts.catch_ups.start(channel, number);
         }
@@ -216,13 +222,9 @@ impl RedisSubscription {
     /// Reports that publications of all channels may have been missed. Returns the channels to catch up from
     /// their histories, each with the number of its catch-up; the clients of the others are disconnected.
     async fn report_gap(&mut self) -> Vec<(ChannelName, u64)> {
-        let Gap { lost, catch_up } = self.channels.lock().record_gap();
-        self.parts.catch_ups.tails.report_gap_except(&catch_up);
-        for (thread, channels) in lost {
-            // A thread that has ended has no clients.
-            let _ = self.threads[thread].send(ToThread::Gap(channels)).await;
-        }
-        catch_up
+        let gap = self.channels.lock().record_gap();
+        self.parts.catch_ups.tails.report_gap_except(&gap.catch_up);
+        self.parts.catch_ups.report_lost(gap).await
     }
 
     /// Subscribes the canary's channel. It is the last one, so that a canary arrives only once every channel is

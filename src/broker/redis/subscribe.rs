@@ -1,9 +1,8 @@
-//! Subscribes and unsubscribes until Redis has confirmed the channels in [`super::SharedChannels`], and notifies the
-//! threads.
+//! Subscribes and unsubscribes until Redis has confirmed the channels in [`super::SharedChannels`].
 
 use std::collections::HashSet;
 
-use super::{CHANNELS_PER_COMMAND, Change, RedisSubscription, ToThread};
+use super::{CHANNELS_PER_COMMAND, Change, RedisSubscription};
 use crate::protocol::ChannelName;
 use crate::redis_link::{ConnectionError, PubSub, RedisFailure};
 use crate::telemetry;
@@ -34,7 +33,7 @@ impl RedisSubscription {
         self.subscribe(pubsub, new).await?;
         let confirmed =
             wanted.into_iter().filter(|channel| self.subscribed.contains(channel)).collect();
-        self.confirm(confirmed).await;
+        self.parts.catch_ups.confirm(confirmed).await;
         Ok(())
     }
 
@@ -62,7 +61,7 @@ impl RedisSubscription {
         let subscribed: Vec<_> = subscribed.cloned().collect();
         for refused in layer.join(&mut self.links, &subscribed).await? {
             self.subscribed.remove(&refused);
-            self.refuse(&refused).await;
+            self.parts.catch_ups.refuse(&refused).await;
         }
         Ok(())
     }
@@ -80,43 +79,10 @@ impl RedisSubscription {
                 Err(failure @ RedisFailure::Unavailable) => return Err(failure.into()),
                 Err(RedisFailure::Refused(error)) => {
                     telemetry::engine::subscription_refused(&error);
-                    self.refuse(channel).await;
+                    self.parts.catch_ups.refuse(channel).await;
                 }
             }
         }
         Ok(())
-    }
-
-    /// Notifies the threads and tails of `channel` that Redis refuses the subscription.
-    async fn refuse(&self, channel: &ChannelName) {
-        self.parts.catch_ups.tails.refuse(channel);
-        for (thread, join_id) in self.listeners_of(channel) {
-            let refused = ToThread::Refused(channel.clone(), join_id);
-            // A thread that has ended has no listeners.
-            let _ = self.threads[thread].send(refused).await;
-        }
-    }
-
-    /// Notifies each thread, and the tails, which of `channels` are subscribed.
-    pub(super) async fn confirm(&self, channels: Vec<ChannelName>) {
-        let mut confirmed: Vec<Vec<_>> = self.threads.iter().map(|_| Vec::new()).collect();
-        for channel in channels {
-            self.parts.catch_ups.tails.confirm(&channel);
-            for (thread, join_id) in self.listeners_of(&channel) {
-                confirmed[thread].push((channel.clone(), join_id));
-            }
-        }
-        for (thread, confirmed) in self.threads.iter().zip(confirmed) {
-            if !confirmed.is_empty() {
-                // A thread that has ended has no listeners.
-                let _ = thread.send(ToThread::Confirmed(confirmed)).await;
-            }
-        }
-    }
-
-    /// The threads that listen to `channel`, each with the id of its join.
-    fn listeners_of(&self, channel: &ChannelName) -> Vec<(usize, u64)> {
-        let channels = self.channels.lock();
-        channels.listeners(channel).iter().map(|l| (l.thread, l.join_id)).collect()
     }
 }

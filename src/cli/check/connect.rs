@@ -52,7 +52,11 @@ async fn ask(target: Target) -> (String, bool) {
     let (name, answer) = match server {
         Server::Redis { url, runs_scripts } => {
             let answer = redis_link::check(&url, runs_scripts).await;
-            (url.info().addr().to_string(), answer.map(|()| "is a primary that answers".to_owned()))
+            let state = |servers| match url.is_cluster() {
+                false => "is a primary that answers".to_owned(),
+                true => format!("has all slots on {} that answer", super::count(servers, "master")),
+            };
+            (url.address(), answer.map(state))
         }
         Server::Http { url, timeout } => (origin(&url), options(&url, timeout).await),
         Server::KeySet(url) => {

@@ -107,7 +107,11 @@ fn errors_name_the_reason() {
         ("redis+socket:///?virtual_host=1", "the path of the socket"),
         ("sentinel://r:26379/0", "Sentinel is not supported"),
         ("redis+sentinel://r:26379/0", "Sentinel is not supported"),
-        ("redis+cluster://r/0", "Cluster is not supported"),
+        ("redis+cluster://r/0", "redis-cluster://a:6379,b:6379"),
+        ("redis-cluster://a:1,b:2/1", "only database 0"),
+        ("redis-cluster://a:1,b:2/?db=3", "only database 0"),
+        ("redis-cluster://a:1,redis-cluster://b:2", "the scheme once"),
+        ("redis-cluster://a:1/?ssl_cert_reqs=none", "needs TLS"),
         ("redis://a/0;redis://b/0", "one server, not a list"),
         ("redis://a/0,redis://b/0", "one server, not a list"),
         ("redis://:p#w@r/0", "as %23"),
@@ -242,5 +246,26 @@ fn each_form_means_what_it_means_to_python() {
         "amqp://h/0",
     ] {
         assert!(UnloadedRedisUrl::parse(url).is_err(), "{url}");
+    }
+}
+
+#[test]
+fn a_cluster_has_several_nodes() {
+    let nodes = |text: &str| -> Vec<String> {
+        RedisUrl::example(text).seeds().map(|seed| seed.info().addr().to_string()).collect()
+    };
+    assert_eq!(nodes("redis-cluster://a:7000,b,[::1]:7002"), ["a:7000", "b:6379", "::1:7002"]);
+    assert_eq!(nodes("Redis-Cluster://u:p,q@a:7000/0"), ["a:7000"]);
+    assert_eq!(nodes("redis://a:7000"), Vec::<String>::new());
+    let url = RedisUrl::example("rediss-cluster://u:p,q@a:7000,b:7001/?ssl_cert_reqs=none");
+    assert_eq!(url.check(), CertificateCheck::Nothing);
+    let node = url.at("c", 7);
+    assert!(!node.is_cluster() && node != url && node != url.at("c", 8));
+    assert_eq!(node.check(), CertificateCheck::Nothing);
+    assert_eq!(node.info().addr().to_string(), "c:7");
+    assert!(matches!(node.info().addr(), ConnectionAddr::TcpTls { .. }));
+    assert_eq!(node.info().redis_settings().password(), Some("p,q"));
+    for bad in ["redis-cluster://a:1,", "redis-cluster://a:1,,b:1", "redis-cluster://a:1,b:x"] {
+        assert_eq!(UnloadedRedisUrl::parse(bad).err(), Some(RedisUrlError::Invalid), "{bad}");
     }
 }

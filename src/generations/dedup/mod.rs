@@ -57,12 +57,17 @@ pub enum IdScope<'a> {
     Connection(ConnectionId),
 }
 
+/// How many bytes of the hash of a message are in its key.
+const HASH_BYTES: usize = 16;
+
 /// One message of one sender on one route. At most a few hundred bytes beyond the user's id.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MessageKey {
     text: Box<str>,
     /// A hash of the client whose share of the memory it takes.
     client: u64,
+    /// The length of the route at the beginning of `text`. The sender is between it and the hash of the message.
+    route_length: usize,
 }
 
 impl MessageKey {
@@ -79,11 +84,17 @@ impl MessageKey {
             hash.update(part);
         }
         let mut key = format!("{route}:{sender}:");
-        for byte in &hash.finalize()[..16] {
+        for byte in &hash.finalize()[..HASH_BYTES] {
             // Writing to a string cannot fail.
             let _ = write!(key, "{byte:02x}");
         }
-        Self { text: key.into(), client: 0 }
+        Self { text: key.into(), client: 0, route_length: route.len() }
+    }
+
+    /// The sender, as it is in `text`.
+    fn sender(&self) -> &str {
+        let hash = 1 + 2 * HASH_BYTES;
+        self.text.get(self.route_length + 1..self.text.len() - hash).unwrap_or_default()
     }
 
     /// The same message, remembered in the place of others of this client.
@@ -183,7 +194,7 @@ impl Deduplicator {
     ) -> Result<Held, EngineUnavailable> {
         match &*self.0 {
             Engine::Memory(dedup) => dedup.claim(message, token, lease),
-            Engine::Redis(dedup) => Box::pin(dedup.claim(&message.text, token, lease)).await,
+            Engine::Redis(dedup) => Box::pin(dedup.claim(message, token, lease)).await,
         }
     }
 
@@ -199,7 +210,7 @@ impl Deduplicator {
                 dedup.finish(message, token, answer);
                 Ok(())
             }
-            Engine::Redis(dedup) => dedup.finish(&message.text, token, answer).await,
+            Engine::Redis(dedup) => dedup.finish(message, token, answer).await,
         }
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use redis::Script;
 
-use super::Held;
+use super::{Held, MessageKey};
 use crate::redis_link::{Commands, EngineUnavailable, Needs, Step};
 
 /// The beginning of a key's value: an answer, which the task id follows, or a claim.
@@ -36,7 +36,7 @@ impl RedisDedup {
 
     pub(super) async fn claim(
         &self,
-        message: &str,
+        message: &MessageKey,
         token: &str,
         lease: Duration,
     ) -> Result<Held, EngineUnavailable> {
@@ -45,7 +45,7 @@ impl RedisDedup {
     }
 
     /// A call of claim.lua. What comes after it in a chain runs if the message is claimed.
-    pub(super) fn claim_step(&self, message: &str, token: &str, lease: Duration) -> Step {
+    pub(super) fn claim_step(&self, message: &MessageKey, token: &str, lease: Duration) -> Step {
         let step = Step::new(include_str!("claim.lua"), "answer == false").key(self.key(message));
         step.arg(format!("{CLAIM}{token}")).arg(milliseconds(lease))
     }
@@ -65,7 +65,7 @@ impl RedisDedup {
 
     pub(super) async fn finish(
         &self,
-        message: &str,
+        message: &MessageKey,
         token: &str,
         answer: Option<(&str, Duration)>,
     ) -> Result<(), EngineUnavailable> {
@@ -79,8 +79,12 @@ impl RedisDedup {
         Ok(())
     }
 
-    fn key(&self, message: &str) -> String {
-        format!("{}{message}", self.prefix)
+    /// In a cluster the message is in the slot of its sender, as are the sender's limits.
+    fn key(&self, message: &MessageKey) -> String {
+        match self.commands.is_cluster() {
+            false => format!("{}{}", self.prefix, message.text),
+            true => format!("{}{{{}}}:{}", self.prefix, message.sender(), message.text),
+        }
     }
 }
 

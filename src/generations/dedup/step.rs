@@ -30,7 +30,7 @@ impl Deduplicator {
     ) -> Option<(Step, ClaimRequest)> {
         let Engine::Redis(redis) = &*self.0 else { return None };
         let (token, lease) = (Bits128::random().to_string(), lease_of(relay_timeout));
-        let step = redis.claim_step(&message.text, &token, lease);
+        let step = redis.claim_step(&message, &token, lease);
         let claim = Claim { dedup: self.clone(), message, token, ttl, lease };
         Some((step, ClaimRequest(claim)))
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::redis::{RedisLedger, Renewed};
 use super::{Claimed, Held, LEASE, Release};
 use crate::generations::{RunningTasks, Task};
-use crate::leases::Lessor;
+use crate::leases::{Lessor, Renewal};
 use crate::redis_link::EngineUnavailable;
 use crate::telemetry;
 
@@ -60,10 +60,15 @@ impl Lessor for GenerationLessor {
     const RETRY: Duration = Duration::from_millis(500);
     const BATCH: usize = 250;
 
-    async fn renew(&self, leases: &[(Task, Arc<Held>)]) -> Result<Vec<Task>, EngineUnavailable> {
-        let Renewed { taken, cancelled } = self.note(self.redis.enter(leases).await)?;
-        for (_, lease) in leases {
-            lease.is_entered.store(true, Ordering::Relaxed);
+    async fn renew(
+        &self,
+        leases: &[(Task, Arc<Held>)],
+    ) -> Result<Renewal<Task>, EngineUnavailable> {
+        let Renewed { taken, cancelled, failed } = self.note(self.redis.enter(leases).await)?;
+        for (task, lease) in leases {
+            if failed.is_empty() || !failed.contains(task) {
+                lease.is_entered.store(true, Ordering::Relaxed);
+            }
         }
         for task in cancelled {
             self.running.cancel(&task);
@@ -72,10 +77,10 @@ impl Lessor for GenerationLessor {
             telemetry::replies::generation_lost_to_another_node(&task.channel, &task.id);
             lease.taken.cancel();
         }
-        Ok(taken)
+        Ok(Renewal { lost: taken, failed })
     }
 
-    async fn release(&self, releases: &[(Task, Release)]) -> Result<(), EngineUnavailable> {
+    async fn release(&self, releases: &[(Task, Release)]) -> Result<Vec<Task>, EngineUnavailable> {
         self.note(self.redis.release(releases).await)
     }
 }

@@ -39,6 +39,12 @@ impl SharedLimits {
 
     /// The key of the lease by which a channel's turn is held.
     pub(in crate::limits) fn turn_key(&self, channel: &ChannelName) -> String {
-        format!("{}turn:{{{channel}}}", self.0.prefix)
+        let prefix = &self.0.prefix;
+        match self.commands() {
+            Some(commands) if commands.is_cluster() => {
+                commands.channel_key(prefix, channel.as_str(), "turn")
+            }
+            _ => format!("{prefix}turn:{{{channel}}}"),
+        }
     }
 }

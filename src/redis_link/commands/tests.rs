@@ -1,10 +1,11 @@
 use super::*;
+use crate::redis_link::open;
 use crate::redis_link::test_server::RedisServer;
 
 const SOON: Duration = Duration::from_secs(10);
 
 async fn down(commands: &Commands) {
-    let mut up = commands.shared.up.subscribe();
+    let mut up = commands.subscribe_up();
     timeout(SOON, up.wait_for(|up| !up)).await.expect("lost in time").unwrap();
 }
 
@@ -17,9 +18,12 @@ async fn commands_scripts_and_pipelines_are_answered() {
     let () = commands.query(redis::cmd("SET").arg("a").arg(1)).await.unwrap();
     let script = redis::Script::new("return redis.call('INCR', KEYS[1])");
     let two: i64 = commands.invoke(&script.key("a")).await.unwrap();
-    let (three, four): (i64, i64) =
-        commands.pipeline(redis::pipe().cmd("INCR").arg("a").cmd("INCR").arg("a")).await.unwrap();
-    assert_eq!((two, three, four), (2, 3, 4));
+    let () = commands
+        .pipeline(redis::pipe().cmd("INCR").arg("a").ignore().cmd("INCR").arg("a").ignore())
+        .await
+        .unwrap();
+    let five: i64 = commands.query(redis::cmd("INCR").arg("a")).await.unwrap();
+    assert_eq!((two, five), (2, 5));
 }
 
 #[tokio::test]

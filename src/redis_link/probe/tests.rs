@@ -38,7 +38,7 @@ fn every_command_of_a_script_can_be_probed() {
 
 async fn run(connection: &mut MultiplexedConnection, needs: Needs) -> Option<Refusal> {
     let mut transactions = Transactions::Unknown;
-    let refusal = probe(connection, &mut transactions, &[needs]).await;
+    let refusal = probe(connection, &mut transactions, &[needs], None).await;
     refusal.unwrap_or_else(|_| panic!("the probe has no result"))
 }
 

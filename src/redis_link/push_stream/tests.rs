@@ -23,7 +23,7 @@ async fn read(bytes: &[u8], piece: usize) -> (Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>) 
         messages.borrow_mut().push((channel.to_vec(), payload.to_vec()));
     };
     let (ours, mut theirs) = tokio::io::duplex(piece);
-    let mut stream = PushStream::new(ours, note);
+    let mut stream = PushStream::new(ours, None, note);
     let writing = async {
         theirs.write_all(bytes).await.unwrap();
         drop(theirs);
@@ -93,4 +93,43 @@ async fn what_is_not_resp_is_left_to_the_library() {
     }
     let endless = vec![b'+'; 2 * BUFFER_BYTES];
     assert_eq!(read(&endless, 1 << 20).await, (endless.clone(), Vec::new()));
+}
+
+#[tokio::test]
+async fn the_end_of_a_shard_subscription_is_an_answer_only_if_it_was_asked_for() {
+    let end = |channel: &str| {
+        format!(">3\r\n$12\r\nsunsubscribe\r\n${}\r\n{channel}\r\n:7\r\n", channel.len())
+    };
+    let mut bytes = SHARD_MESSAGE.to_vec();
+    bytes.extend_from_slice(b"$1\r\na\r\n$2\r\nhi\r\n");
+    for text in [end("asked"), "+OK\r\n".to_owned(), end("moved"), end("asked"), end("moved")] {
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    for piece in [1, 2, 7, 1 << 20] {
+        let messages = Messages::default();
+        let moved = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let note_moved = std::sync::Arc::clone(&moved);
+        let on_end: OnShardEnd = Box::new(move |channel| {
+            let is_moved = channel == b"moved";
+            note_moved.lock().unwrap().push(is_moved);
+            is_moved
+        });
+        let note = |channel: &[u8], payload: &[u8]| {
+            messages.borrow_mut().push((channel.to_vec(), payload.to_vec()));
+        };
+        let (ours, mut theirs) = tokio::io::duplex(piece);
+        let mut stream = PushStream::new(ours, Some(on_end), note);
+        let mut passed = Vec::new();
+        let writing = async {
+            theirs.write_all(&bytes).await.unwrap();
+            drop(theirs);
+        };
+        let (_, read) = tokio::join!(writing, stream.read_to_end(&mut passed));
+        read.unwrap();
+        drop(stream);
+        let expected = [end("asked"), "+OK\r\n".to_owned(), end("asked")].concat();
+        assert_eq!(String::from_utf8(passed).unwrap(), expected, "in pieces of {piece}");
+        assert_eq!(*moved.lock().unwrap(), [false, true, false, true], "each once");
+        assert_eq!(messages.into_inner(), [(b"a".to_vec(), b"hi".to_vec())]);
+    }
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use tokio::task::LocalSet;
 
 use super::*;
+use crate::redis_link::Commands;
 use crate::redis_link::test_server::{RedisServer, start_elsewhere};
 
 const SOON: Duration = Duration::from_secs(10);

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{API_KEY, Redis, http, until};
+use super::{API_KEY, AnyCluster, Redis, http, until};
 
 /// A config with this line tests the memory engine itself and is never run on Redis.
 pub const MEMORY_ONLY: &str = "kind = \"memory\"";
@@ -23,18 +23,32 @@ pub struct Gateway {
     public: SocketAddr,
     admin: SocketAddr,
     /// The Redis that this gateway alone uses, if `TIDEGATE_TEST_ENGINE` asks for one.
-    _redis: Option<Redis>,
+    _redis: Option<RequestedRedis>,
 }
 
-/// With `TIDEGATE_TEST_ENGINE=redis`, a test that does not choose an engine runs on Redis instead of memory,
-/// with a Redis server that this gateway alone uses.
-async fn with_requested_engine(toml: String) -> (String, Option<Redis>) {
-    let requested = std::env::var("TIDEGATE_TEST_ENGINE").is_ok_and(|engine| engine == "redis");
-    if !requested || toml.contains("kind = \"redis\"") || toml.contains(MEMORY_ONLY) {
+/// Is stopped, or free for another test, when it is dropped.
+enum RequestedRedis {
+    Server(Redis),
+    Cluster(AnyCluster),
+}
+
+/// With `TIDEGATE_TEST_ENGINE=redis` or `cluster`, a test that does not choose an engine runs on Redis instead of memory,
+/// with a Redis server, or a cluster, that this gateway alone uses.
+async fn with_requested_engine(toml: String) -> (String, Option<RequestedRedis>) {
+    let requested = std::env::var("TIDEGATE_TEST_ENGINE").unwrap_or_default();
+    if toml.contains("kind = \"redis\"") || toml.contains(MEMORY_ONLY) {
         return (toml, None);
     }
-    let redis = Redis::start().await;
-    let url = format!("[engine.redis]\nurl = {:?}\n", redis.url());
+    let redis = match &*requested {
+        "redis" => RequestedRedis::Server(Redis::start().await),
+        "cluster" => RequestedRedis::Cluster(AnyCluster::get().await),
+        _ => return (toml, None),
+    };
+    let url = match &redis {
+        RequestedRedis::Server(redis) => redis.url(),
+        RequestedRedis::Cluster(cluster) => cluster.url(),
+    };
+    let url = format!("[engine.redis]\nurl = {url:?}\n");
     let engine = "[engine]\n";
     let toml = match toml.contains(engine) {
         true => toml.replacen(engine, "[engine]\nkind = \"redis\"\n", 1) + "\n" + &url,
@@ -81,7 +95,7 @@ impl Gateway {
         Self::listening(Process::start(command, &toml), redis).await
     }
 
-    async fn listening(mut process: Process, redis: Option<Redis>) -> Self {
+    async fn listening(mut process: Process, redis: Option<RequestedRedis>) -> Self {
         let listening = until("\"listening\" event of the gateway", async || {
             if let Some(status) = process.child.try_wait().expect("a child can be waited for") {
                 panic!("the gateway ended with {status}");

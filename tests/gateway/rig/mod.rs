@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 pub mod backend;
 pub mod client;
+pub mod cluster;
 pub mod deflate;
 pub mod echo;
 pub mod frame;
@@ -33,6 +34,7 @@ pub mod upstream;
 
 pub use backend::Backend;
 pub use client::Client;
+pub use cluster::{AnyCluster, Cluster};
 pub use free_port::free_address;
 pub use gateway::Gateway;
 pub use raw::RawClient;

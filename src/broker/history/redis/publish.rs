@@ -71,7 +71,10 @@ impl RedisHistory {
         for chunk in all.chunks(CALLS_PER_WRITE) {
             let mut pipeline = redis::pipe();
             for (_, channel, json) in chunk {
-                pipeline.cmd("PUBLISH").arg(channel.as_str()).arg(&json[..]);
+                pipeline
+                    .cmd(self.0.commands.publish_command())
+                    .arg(channel.as_str())
+                    .arg(&json[..]);
             }
             let mut answers = match is_lost {
                 false => self.0.commands.query_each::<i64>(pipeline).await.unwrap_or_default(),

@@ -21,7 +21,7 @@ impl MemoryDedup {
 }
 
 fn key(message: &str) -> MessageKey {
-    MessageKey { text: message.into(), client: 0 }
+    MessageKey { text: message.into(), client: 0, route_length: 0 }
 }
 
 #[test]
