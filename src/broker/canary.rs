@@ -3,8 +3,12 @@
 //! A connection that answers PING may still carry no publications: the server may have paused its clients, the
 //! user may not be permitted to publish or subscribe, or the host name may resolve to two servers. So the node
 //! subscribes to its own channel over the connection that receives all publications, and publishes to it over
-//! the connection that it publishes on. This module owns what readiness reports about that. A canary is not
-//! delivered to clients and is not counted as a publication.
+//! the connection that it publishes on. In a cluster each shard has a canary of its own. This module owns what readiness
+//! reports about that. A canary is not delivered to clients and is not counted as a publication.
+
+mod shards;
+
+pub use shards::ShardCanaries;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -14,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use crate::protocol::ChannelName;
-use crate::redis_link::{Commands, RedisFailure};
+use crate::redis_link::{Commands, Health, RedisFailure};
 use crate::telemetry;
 
 /// The interval between canaries.
@@ -70,12 +74,24 @@ impl State {
     }
 }
 
-/// One node's canary. Clones share their state.
+/// Why connections are opened again whose canaries do not return.
+const NOT_RETURNED: &str = "publications do not come back from this server";
+
+/// One node's canary, or its canary on one connection to a shard of a cluster. Clones share their state.
 #[derive(Clone)]
 pub struct Canary(Arc<Shared>);
 
+/// The shard that a canary is for, and the connection that receives it.
+struct OfShard {
+    /// The address of the shard.
+    shard: Arc<str>,
+    subscription: Health,
+}
+
 struct Shared {
     channel: ChannelName,
+    /// `None` on one server.
+    of_shard: Option<OfShard>,
     state: AtomicU8,
     /// The number of the connection on which the channel is subscribed; 0 if it is not subscribed.
     subscribed: watch::Sender<u64>,
@@ -86,18 +102,22 @@ struct Shared {
 impl Canary {
     /// `channel` must be one that no other node and no client uses.
     pub fn new(channel: ChannelName) -> Self {
+        Self::new_for(channel, None)
+    }
+
+    fn new_for(channel: ChannelName, of_shard: Option<OfShard>) -> Self {
         let state = AtomicU8::new(State::Unsent as u8);
         let (subscribed, received) = (watch::Sender::new(0), watch::Sender::new(0));
-        Self(Arc::new(Shared { channel, state, subscribed, received }))
+        Self(Arc::new(Shared { channel, of_shard, state, subscribed, received }))
     }
 
     /// For readiness checks: `Err` says why the last canary did not return.
     pub fn check(&self) -> Result<(), &'static str> {
-        State::from_u8(self.0.state.load(Ordering::Acquire)).check()
+        self.state().check()
     }
 
     /// Publishes canaries over `commands`, for as long as it is polled.
-    pub async fn run(self, commands: Commands) {
+    pub async fn run(&self, commands: &Commands) {
         let mut subscribed = self.0.subscribed.subscribe();
         let (mut number, mut lost) = (0, 0);
         loop {
@@ -105,7 +125,7 @@ impl Canary {
             let mut pause = INTERVAL;
             if connection > 0 {
                 number += 1;
-                let state = self.send(&commands, number).await;
+                let state = self.send(commands, number).await;
                 if state != State::Received {
                     pause = RETRY;
                 }
@@ -116,7 +136,10 @@ impl Canary {
                 lost = if state == State::Lost { lost + 1 } else { 0 };
                 if lost >= MAX_LOST {
                     lost = 0;
-                    commands.reconnect_all("publications do not come back from this server");
+                    match &self.0.of_shard {
+                        None => commands.reconnect_all(NOT_RETURNED),
+                        Some(of_shard) => of_shard.subscription.give_up(NOT_RETURNED),
+                    }
                 }
             }
             tokio::select! {
@@ -133,7 +156,8 @@ impl Canary {
         }
         let began = Instant::now();
         let mut received = self.0.received.subscribe();
-        let mut publish = redis::cmd("PUBLISH");
+        let is_sharded = self.0.of_shard.is_some();
+        let mut publish = redis::cmd(if is_sharded { "SPUBLISH" } else { "PUBLISH" });
         publish.arg(self.channel().as_bytes()).arg(number);
         match commands.query::<u64>(&publish).await {
             Err(RedisFailure::Unavailable) => return State::PublishFailed,
@@ -150,12 +174,17 @@ impl Canary {
         }
     }
 
+    fn state(&self) -> State {
+        State::from_u8(self.0.state.load(Ordering::Acquire))
+    }
+
     fn set_state(&self, state: State) {
         let before = State::from_u8(self.0.state.swap(state as u8, Ordering::AcqRel));
+        let shard = self.0.of_shard.as_ref().map(|of_shard| &*of_shard.shard);
         match state.check() {
-            Err(why) => telemetry::engine::canary_failed(why, before != state),
+            Err(why) => telemetry::engine::canary_failed(shard, why, before != state),
             Ok(()) if before != State::Received && before != State::Unsent => {
-                telemetry::engine::canary_recovered()
+                telemetry::engine::canary_recovered(shard)
             }
             Ok(()) => {}
         }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc::PermitIterator;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::canary::Canary;
+use super::canary::{Canary, ShardCanaries};
 use super::catch_up::{CatchUps, EndReader, Observer};
 use super::channels::{Arrival, Change, Channels, SharedChannels};
 use super::history::{self, History};
@@ -142,6 +142,7 @@ pub struct Core {
     observer: Arc<OnceLock<Observer>>,
     end_reader: EndReader,
     pub(super) canary: Option<Canary>,
+    pub(super) shard_canaries: Option<ShardCanaries>,
     tails: Tails,
 }
 
@@ -203,6 +204,7 @@ impl Core {
             observer,
             end_reader: Rc::new(|_, _| None),
             canary: None,
+            shard_canaries: None,
         };
         (core, handles)
     }
@@ -228,6 +230,11 @@ impl Core {
     /// Sets the canary whose channel is subscribed on Redis. Must be called before the core runs.
     pub fn set_canary(&mut self, canary: Canary) {
         self.canary = Some(canary);
+    }
+
+    /// The same for a cluster.
+    pub fn set_shard_canaries(&mut self, canaries: ShardCanaries) {
+        self.shard_canaries = Some(canaries);
     }
 
     /// The tails of this node. They can only be used on the engine thread.

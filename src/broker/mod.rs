@@ -23,7 +23,7 @@ mod tests;
 mod thread;
 mod thread_publisher;
 
-pub use canary::Canary;
+pub use canary::{Canary, ShardCanaries};
 pub use core::Core;
 pub use history::{
     Cancellation, Extent, GenerationState, History, MemoryHistory, Page, PublishOnce, Published,

@@ -235,8 +235,8 @@ impl Control {
         }
     }
 
-    /// The reserved channel of this node's canary; `None` on the memory engine, and in a cluster: one channel would say
-    /// nothing about the other nodes, and each link is checked by itself.
+    /// The reserved channel of this node's canary; `None` on the memory engine, and in a cluster, whose shards have one
+    /// each.
     pub fn canary_channel(&self) -> Option<ChannelName> {
         match &self.0 {
             Engine::Memory(_) => None,

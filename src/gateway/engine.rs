@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 use super::StartError;
 use super::needs::NeedsDeclarer;
 use crate::admin::ReadyCheck;
-use crate::broker::{Canary, Core, History, MemoryHistory, Publisher, Tails};
+use crate::broker::{Canary, Core, History, MemoryHistory, Publisher, ShardCanaries, Tails};
 use crate::config::{Config, EngineKind, Jwt, RedisEngine, RedisUrl, SharedConfig};
 use crate::control::{Control, Threads};
 use crate::generations::{Disposition, Generations, Observed, RunningTasks};
@@ -45,6 +45,8 @@ pub(super) struct Engine {
     pub commands: Vec<Commands>,
     /// The canary, with the connection that it publishes on.
     canary: Option<(Canary, Commands)>,
+    /// The same for a cluster.
+    shard_canaries: Option<ShardCanaries>,
 }
 
 impl Engine {
@@ -77,6 +79,7 @@ impl Engine {
                 ready,
                 commands: Vec::new(),
                 canary: None,
+                shard_canaries: None,
             },
             EngineKind::Redis(redis) => {
                 let publisher = connections.open("engine.redis.pubsub_url", &redis.pubsub_url)?;
@@ -88,6 +91,9 @@ impl Engine {
                     ready.push((name, redis_check(commands)));
                 }
                 let versions = session_versions(&config.jwt, &mut connections, &mut ready)?;
+                let shard_canaries = publisher
+                    .is_cluster()
+                    .then(|| ShardCanaries::new(&redis.key_prefix, threads.node()));
                 let control = Control::redis(&publisher, &redis.key_prefix, threads, shutdown)
                     .map_err(|error| format!("engine.redis: {error}"))?;
                 publisher.declare("control", control.needs());
@@ -97,6 +103,9 @@ impl Engine {
                     .map(|channel| (Canary::new(channel), publisher.clone()));
                 if let Some((canary, _)) = &canary {
                     ready.push(("canary", canary_check(canary)));
+                }
+                if let Some(canaries) = shard_canaries.clone() {
+                    ready.push(("canary", Arc::new(move || canaries.check())));
                 }
                 if redis.channels.is_some() {
                     ready.push(("channel_layer", layer_check(core)));
@@ -129,6 +138,7 @@ impl Engine {
                     ready,
                     commands: Vec::new(),
                     canary,
+                    shard_canaries,
                 }
             }
         };
@@ -189,7 +199,11 @@ impl Engine {
         });
         if let Some((canary, commands)) = self.canary.take() {
             core.set_canary(canary.clone());
-            tokio::task::spawn_local(shutdown.essential("canary", canary.run(commands)));
+            let running = async move { canary.run(&commands).await };
+            tokio::task::spawn_local(shutdown.essential("canary", running));
+        }
+        if let Some(canaries) = self.shard_canaries.take() {
+            core.set_shard_canaries(canaries);
         }
         match &config.engine.kind {
             EngineKind::Memory => {

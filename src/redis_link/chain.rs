@@ -100,7 +100,7 @@ return answers
 /// answered.
 const END_OF_PART: &str = "
   answered = text or answered
-  if not agrees then return {answers, false} end
+  if not agrees then return {answers, false, false} end
 end
 return {answers, #answers == #steps and answers[#answers][1] == 1, answered or false}
 ";

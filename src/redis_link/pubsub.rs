@@ -196,6 +196,10 @@ impl PubSub {
         }
     }
 
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// A clone for [`super::Supervised::links_to_check`].
     pub fn link(&self) -> MonitoredLink {
         self.link.clone()

@@ -33,7 +33,7 @@ metrics! {
     SUBSCRIPTION_REFUSALS = counter "tidegate_redis_subscription_refusals_total";
     /// Round trip of the node's own test publication through Redis, sent about every 3 s.
     CANARY_SECONDS = histogram "tidegate_canary_seconds" in buckets::REQUEST;
-    /// Test publications that did not come back from Redis in time. The node is not ready then.
+    /// Test publications that did not come back from Redis in time. The node is not ready then; in a cluster, if that is so of all shards.
     CANARY_FAILURES = counter "tidegate_canary_failures_total";
 }
 
@@ -260,19 +260,23 @@ pub fn canary_returned(after: Duration) {
     CANARY_SECONDS.get().record(after);
 }
 
-/// A test publication did not come back. It is logged if `changed`: the one before came back, or failed for
-/// another reason.
-pub fn canary_failed(why: &'static str, changed: bool) {
+/// A test publication did not come back, on one server or from a `shard` of a cluster. It is logged if `changed`: the one
+/// before came back, or failed for another reason.
+pub fn canary_failed(shard: Option<&str>, why: &'static str, changed: bool) {
     CANARY_FAILURES.get().increment(1);
-    if changed {
-        warn!(
+    match shard {
+        _ if !changed => {}
+        None => warn!(
             event = "canary_failed",
             why, "publications do not come back from Redis; the node is not ready"
-        );
+        ),
+        Some(shard) => {
+            warn!(event = "canary_failed", shard, why, "publications do not come back from a shard")
+        }
     }
 }
 
 /// A test publication came back after others had not.
-pub fn canary_recovered() {
-    info!(event = "canary_recovered", "publications come back from Redis again");
+pub fn canary_recovered(shard: Option<&str>) {
+    info!(event = "canary_recovered", shard, "publications come back from Redis again");
 }

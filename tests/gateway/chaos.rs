@@ -5,26 +5,33 @@
 //! `TIDEGATE_CHAOS_CLIENTS` and `TIDEGATE_CHAOS_ROUNDS` make it larger. Faults are timed by the number of
 //! publications, not by a clock.
 
+mod worker;
+
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use redis::aio::MultiplexedConnection;
 use rustix::process::Signal;
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use worker::Worker;
 
 use crate::rig::{Client, DEADLINE, Event, Gateway, Redis, Settings, http, until};
 
 /// The number of clients of one channel.
-const DEVICES: usize = 5;
+pub const DEVICES: usize = 5;
 
 /// The time between two publications of one worker, in milliseconds.
 const PACE: std::ops::Range<u64> = 10..70;
 
 /// The number of publications between two faults, for each channel.
-const FAULT_EVERY: u64 = 25;
+pub const FAULT_EVERY: u64 = 25;
+
+/// How workers append and publish.
+pub const PUBLISH: &str = include_str!("../../clients/redis/publish.lua");
 
 /// The pause between two attempts of a worker or a client.
 const RETRY: Duration = Duration::from_millis(50);
@@ -41,9 +48,14 @@ struct Counts {
     unrecoverable: AtomicU64,
 }
 
-struct World {
-    redis_url: String,
-    gateways: Mutex<[SocketAddr; 2]>,
+pub struct World {
+    /// The URLs of the Redis, or of the nodes of a cluster.
+    redis_urls: Vec<String>,
+    /// With which workers append and publish.
+    script: redis::Script,
+    /// Held by workers while they publish.
+    pub publishing: tokio::sync::RwLock<()>,
+    pub gateways: Mutex<[SocketAddr; 2]>,
     /// Set when workers are to end their stream and stop.
     ending: AtomicBool,
     /// The last stream of each channel whose worker has stopped.
@@ -63,63 +75,8 @@ impl Dice {
     }
 }
 
-fn number(variable: &str, default: usize) -> usize {
+pub fn number(variable: &str, default: usize) -> usize {
     std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
-/// A worker as the documentation describes it: it appends and publishes in one step, and retries
-/// with the same key until Redis has answered.
-struct Worker {
-    world: Arc<World>,
-    channel: String,
-    published: u64,
-    connection: Option<MultiplexedConnection>,
-    dice: Dice,
-}
-
-impl Worker {
-    async fn run(mut self) {
-        let mut stream = 0;
-        while !self.world.ending.load(Relaxed) {
-            stream += 1;
-            let length = self.dice.roll(5..60);
-            self.publish(json!({"event": "processing_started", "stream": stream})).await;
-            for n in 0..length {
-                self.publish(json!({"event": "chunk", "stream": stream, "n": n})).await;
-                tokio::time::sleep(Duration::from_millis(self.dice.roll(PACE))).await;
-            }
-            self.publish(json!({"event": "complete", "stream": stream, "length": length})).await;
-            self.world.counts.streams.fetch_add(1, Relaxed);
-        }
-        // A client that has received this publication has received everything before it.
-        stream += 1;
-        self.publish(json!({"event": "chunk", "stream": stream, "n": 0})).await;
-        self.world.last_stream.lock().unwrap().insert(self.channel.clone(), stream);
-    }
-
-    async fn publish(&mut self, json: Value) {
-        self.published += 1;
-        while self.attempt(&json).await.is_none() {
-            self.connection = None;
-            tokio::time::sleep(RETRY).await;
-        }
-        self.world.counts.published.fetch_add(1, Relaxed);
-    }
-
-    async fn attempt(&mut self, json: &Value) -> Option<()> {
-        if self.connection.is_none() {
-            let client = redis::Client::open(&*self.world.redis_url).expect("a URL");
-            self.connection = Some(client.get_multiplexed_async_connection().await.ok()?);
-        }
-        let script = redis::Script::new(include_str!("../../clients/redis/publish.lua"));
-        let keys = format!("tg:{{{}}}", self.channel);
-        let mut call = script.key(format!("{keys}:stream"));
-        call.key(format!("{keys}:meta")).key(format!("{keys}:once:worker"));
-        call.arg(&self.channel).arg(1000).arg(300_000);
-        call.arg(self.published).arg(60_000).arg(json.to_string());
-        let done: Result<redis::Value, _> = call.invoke_async(self.connection.as_mut()?).await;
-        done.ok().map(|_| ())
-    }
 }
 
 /// A client library that checks what it receives.
@@ -240,16 +197,16 @@ impl Device {
     }
 }
 
-fn settings(redis: &Redis) -> Settings {
+pub fn settings(redis_url: &str) -> Settings {
     Settings::new()
-        .redis(&redis.url())
+        .redis(redis_url)
         .section("shutdown", "drain = \"500ms\"\ngrace = \"1s\"")
         .route(
             "path = \"/ws/{name}/\"\nchannel = \"stream_{name}\"\nupstream = \"\"\nauth = [\"anonymous\"]",
         )
 }
 
-async fn is_ready(gateway: &Gateway) {
+pub async fn is_ready(gateway: &Gateway) {
     until("ready gateway", async || {
         (http::get(gateway.admin(), "/readyz").await.status == 200).then_some(())
     })
@@ -257,7 +214,7 @@ async fn is_ready(gateway: &Gateway) {
 }
 
 /// Waits until this many more publications have been made.
-async fn publications(world: &World, count: u64) {
+pub async fn publications(world: &World, count: u64) {
     let target = world.counts.published.load(Relaxed) + count;
     until("more publications", async || {
         (world.counts.published.load(Relaxed) >= target).then_some(())
@@ -265,19 +222,94 @@ async fn publications(world: &World, count: u64) {
     .await;
 }
 
-async fn replace(
+pub async fn replace(
     world: &World,
     gateways: &mut [Gateway; 2],
     which: usize,
-    redis: &Redis,
+    redis_url: &str,
     signal: Signal,
 ) {
     gateways[which].signal(signal);
     let ended = gateways[which].wait_exit().await;
     assert_eq!(ended, (signal == Signal::TERM).then_some(0));
-    gateways[which] = Gateway::start(settings(redis)).await;
+    gateways[which] = Gateway::start(settings(redis_url)).await;
     is_ready(&gateways[which]).await;
     world.gateways.lock().unwrap()[which] = gateways[which].addr();
+}
+
+/// What a run has shown.
+pub struct Outcome {
+    pub lost: u64,
+    pub repeated: u64,
+    pub told: u64,
+}
+
+impl World {
+    pub fn new(redis_urls: Vec<String>, script: &str, gateways: &[Gateway; 2]) -> Arc<Self> {
+        Arc::new(Self {
+            redis_urls,
+            script: redis::Script::new(script),
+            publishing: tokio::sync::RwLock::default(),
+            gateways: Mutex::new([gateways[0].addr(), gateways[1].addr()]),
+            ending: AtomicBool::new(false),
+            last_stream: Mutex::default(),
+            counts: Counts::default(),
+        })
+    }
+
+    /// Starts a worker and clients of each channel.
+    pub fn start(self: &Arc<Self>, channels: usize) -> Vec<JoinHandle<()>> {
+        let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
+        eprintln!("seed {seed}");
+        let mut tasks = Vec::new();
+        for number in 0..channels {
+            let channel = format!("stream_{number}");
+            let dice = |salt: u64| Dice(seed.wrapping_mul(2 * (number as u64 * 1000 + salt) + 1));
+            for device in 0..DEVICES {
+                let device = Device {
+                    world: Arc::clone(self),
+                    channel: channel.clone(),
+                    dice: dice(device as u64),
+                    position: None,
+                    next: HashMap::new(),
+                    newest: 0,
+                };
+                tasks.push(tokio::spawn(device.run()));
+            }
+            let worker = Worker::new(Arc::clone(self), channel, dice(999));
+            tasks.push(tokio::spawn(worker.run()));
+        }
+        tasks
+    }
+
+    /// Ends the streams, and waits until every client has received them.
+    pub async fn finish(&self, tasks: Vec<JoinHandle<()>>) -> Outcome {
+        self.ending.store(true, Relaxed);
+        for task in tasks {
+            task.await.expect("a client without errors");
+        }
+        let Counts { streams, published, chunks, cuts, resumes, lost, repeated, unrecoverable } =
+            &self.counts;
+        let outcome = Outcome {
+            lost: lost.load(Relaxed),
+            repeated: repeated.load(Relaxed),
+            told: unrecoverable.load(Relaxed),
+        };
+        eprintln!(
+            "streams {}, published {}, cuts {}, resumed {}, chunks {}, lost {}, repeated {}, \
+             reported unrecoverable {}",
+            streams.load(Relaxed),
+            published.load(Relaxed),
+            cuts.load(Relaxed),
+            resumes.load(Relaxed),
+            chunks.load(Relaxed),
+            outcome.lost,
+            outcome.repeated,
+            outcome.told,
+        );
+        assert!(resumes.load(Relaxed) > 0 && cuts.load(Relaxed) > 0);
+        outcome
+    }
 }
 
 #[tokio::test]
@@ -286,79 +318,29 @@ async fn every_stream_arrives_once_and_in_order_or_the_gap_is_reported() {
     let rounds = number("TIDEGATE_CHAOS_ROUNDS", 1);
     let channels = clients.div_ceil(DEVICES);
     let mut redis = Redis::start_durable().await;
-    let mut gateways =
-        [Gateway::start(settings(&redis)).await, Gateway::start(settings(&redis)).await];
+    let url = redis.url();
+    let mut gateways = [Gateway::start(settings(&url)).await, Gateway::start(settings(&url)).await];
     for gateway in &gateways {
         is_ready(gateway).await;
     }
-    let world = Arc::new(World {
-        redis_url: redis.url(),
-        gateways: Mutex::new([gateways[0].addr(), gateways[1].addr()]),
-        ending: AtomicBool::new(false),
-        last_stream: Mutex::default(),
-        counts: Counts::default(),
-    });
-    let seed = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos() as u64 | 1;
-    eprintln!("seed {seed}");
-    let mut tasks = Vec::new();
-    for number in 0..channels {
-        let channel = format!("stream_{number}");
-        let dice = |salt: u64| Dice(seed.wrapping_mul(2 * (number as u64 * 1000 + salt) + 1));
-        for device in 0..DEVICES {
-            let device = Device {
-                world: Arc::clone(&world),
-                channel: channel.clone(),
-                dice: dice(device as u64),
-                position: None,
-                next: HashMap::new(),
-                newest: 0,
-            };
-            tasks.push(tokio::spawn(device.run()));
-        }
-        let worker = Worker {
-            world: Arc::clone(&world),
-            channel,
-            published: 0,
-            connection: None,
-            dice: dice(999),
-        };
-        tasks.push(tokio::spawn(worker.run()));
-    }
+    let world = World::new(vec![url.clone()], PUBLISH, &gateways);
+    let tasks = world.start(channels);
     let pause = FAULT_EVERY * channels as u64;
     for _ in 0..rounds {
         publications(&world, pause).await;
-        replace(&world, &mut gateways, 0, &redis, Signal::KILL).await;
+        replace(&world, &mut gateways, 0, &url, Signal::KILL).await;
         publications(&world, pause).await;
         redis.restart().await;
         publications(&world, pause).await;
-        replace(&world, &mut gateways, 1, &redis, Signal::TERM).await;
+        replace(&world, &mut gateways, 1, &url, Signal::TERM).await;
         publications(&world, pause).await;
         redis.stop();
         redis.lose_data();
         redis.restart().await;
         publications(&world, pause).await;
     }
-    world.ending.store(true, Relaxed);
-    for task in tasks {
-        task.await.expect("a client without errors");
-    }
-    let Counts { streams, published, chunks, cuts, resumes, lost, repeated, unrecoverable } =
-        &world.counts;
-    eprintln!(
-        "{clients} clients: streams {}, published {}, cuts {}, resumed {}, chunks {}, lost {}, \
-         repeated {}, reported unrecoverable {}",
-        streams.load(Relaxed),
-        published.load(Relaxed),
-        cuts.load(Relaxed),
-        resumes.load(Relaxed),
-        chunks.load(Relaxed),
-        lost.load(Relaxed),
-        repeated.load(Relaxed),
-        unrecoverable.load(Relaxed),
-    );
-    assert_eq!((lost.load(Relaxed), repeated.load(Relaxed)), (0, 0));
-    assert!(resumes.load(Relaxed) > 0 && cuts.load(Relaxed) > 0);
+    let Outcome { lost, repeated, told } = world.finish(tasks).await;
+    assert_eq!((lost, repeated), (0, 0));
     // Only the loss of data, once a round, may be reported, and at most once to each client.
-    let reported = unrecoverable.load(Relaxed);
-    assert!(reported > 0 && reported <= (rounds * channels * DEVICES) as u64, "{reported}");
+    assert!(told > 0 && told <= (rounds * channels * DEVICES) as u64, "{told}");
 }

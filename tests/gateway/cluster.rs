@@ -57,12 +57,16 @@ fn chunk(number: usize) -> String {
     format!("data: {}\n\n", json!({"event": "token", "number": number}))
 }
 
+fn message(id: usize) -> Value {
+    json!({"type": "message", "message": "?", "id": format!("m{id}")})
+}
+
 const END: &str = "data: {\"event\":\"complete\"}\n\n";
 
-/// Sends a message, and returns what writes the reply to it.
-async fn ask(client: &mut Client, writers: &Writers) -> StreamWriter {
+/// Sends a message, whose id the user has not used before, and returns what writes the reply to it.
+async fn ask(client: &mut Client, writers: &Writers, id: usize) -> StreamWriter {
     let before = writers.lock().unwrap().len();
-    client.send_json(&json!({"type": "message", "message": "?", "id": "m"})).await;
+    client.send_json(&message(id)).await;
     client.next_event("task_queued").await;
     until("request of the gateway", async || writers.lock().unwrap().get(before).cloned()).await
 }
@@ -104,7 +108,7 @@ async fn conversations_on_all_shards_are_those_of_one_gateway() {
         for client in [&mut here, &mut there] {
             assert_eq!(client.next_event("note").await["n"], conversation);
         }
-        let writer = ask(&mut here, &writers).await;
+        let writer = ask(&mut here, &writers, conversation).await;
         (0..3).for_each(|number| assert!(writer.write(chunk(number))));
         assert!(writer.write(END));
         drop(writer);
@@ -116,7 +120,7 @@ async fn conversations_on_all_shards_are_those_of_one_gateway() {
         let (mut again, _) =
             client(&nodes[1], 7, conversation, &format!("&since=1&epoch={epoch}")).await;
         expect_reply(&mut again, 3).await;
-        again.send_json(&json!({"type": "message", "message": "?", "id": "m"})).await;
+        again.send_json(&message(conversation)).await;
         again.next_event("task_queued").await;
     }
     assert!(shards.iter().all(|count| *count > 0), "{shards:?}");
@@ -161,7 +165,7 @@ async fn replies_go_on_while_their_slots_move() {
     let to = (from + 1) % 3;
     let (mut here, _) = client(&nodes[0], 7, 5, "").await;
     let (mut there, _) = client(&nodes[1], 8, 5, "").await;
-    let writer = ask(&mut here, &writers).await;
+    let writer = ask(&mut here, &writers, 0).await;
     let write = |numbers: std::ops::Range<usize>| {
         numbers.for_each(|number| assert!(writer.write(chunk(number))));
     };
@@ -201,7 +205,7 @@ async fn replies_go_on_when_a_master_dies_and_its_replica_is_promoted() {
     for conversation in 0..4 {
         let (mut here, _) = client(&nodes[conversation % 2], 7, conversation, "").await;
         let (there, _) = client(&nodes[(conversation + 1) % 2], 8, conversation, "").await;
-        let writer = ask(&mut here, &writers).await;
+        let writer = ask(&mut here, &writers, conversation).await;
         (0..5).for_each(|number| assert!(writer.write(chunk(number))));
         conversations.push((here, there, writer));
     }
@@ -215,12 +219,7 @@ async fn replies_go_on_when_a_master_dies_and_its_replica_is_promoted() {
         (5..10).for_each(|number| assert!(writer.write(chunk(number))));
     }
     cluster.nodes[dies].stop();
-    until("promoted replica", async || {
-        let role: Vec<redis::Value> = cluster.nodes[3 + dies].run(&["ROLE"]).await;
-        matches!(role.first(), Some(redis::Value::BulkString(role)) if role == b"master")
-            .then_some(())
-    })
-    .await;
+    cluster.promoted(3 + dies).await;
     for (_, _, writer) in conversations.iter_mut() {
         (10..15).for_each(|number| assert!(writer.write(chunk(number))));
         assert!(writer.write(END));
@@ -233,6 +232,45 @@ async fn replies_go_on_when_a_master_dies_and_its_replica_is_promoted() {
     for node in &nodes {
         ready(node).await;
     }
+}
+
+#[tokio::test]
+async fn a_master_that_hangs_is_replaced_and_not_used_when_it_wakes() {
+    let cluster = Cluster::start_with_replicas().await;
+    let (upstream, writers) = streaming_upstream().await;
+    let settings = settings(&cluster, &upstream.url("/"));
+    let nodes = [Gateway::start(&settings).await, Gateway::start(&settings).await];
+    for node in &nodes {
+        ready(node).await;
+    }
+    let (mut here, _) = client(&nodes[0], 7, 0, "").await;
+    let (mut there, _) = client(&nodes[1], 8, 0, "").await;
+    let writer = ask(&mut here, &writers, 0).await;
+    (0..5).for_each(|number| assert!(writer.write(chunk(number))));
+    let hangs = cluster.master_of("chat_0").await;
+    let replicas: i64 = cluster.nodes[hangs].run(&["WAIT", "1", "5000"]).await;
+    assert_eq!(replicas, 1);
+    cluster.nodes[hangs].pause();
+    (5..10).for_each(|number| assert!(writer.write(chunk(number))));
+    cluster.promoted(3 + hangs).await;
+    (10..15).for_each(|number| assert!(writer.write(chunk(number))));
+    cluster.nodes[hangs].resume();
+    (15..20).for_each(|number| assert!(writer.write(chunk(number))));
+    assert!(writer.write(END));
+    drop(writer);
+    writers.lock().unwrap().clear();
+    expect_reply(&mut here, 20).await;
+    expect_reply(&mut there, 20).await;
+    // It follows the new master, and nobody listens to it.
+    until("old master that is a replica without subscribers", async || {
+        let info: String = cluster.nodes[hangs].run(&["INFO", "replication"]).await;
+        let heard: Vec<String> = cluster.nodes[hangs].run(&["PUBSUB", "SHARDCHANNELS"]).await;
+        (info.contains("role:slave") && heard.is_empty()).then_some(())
+    })
+    .await;
+    nodes[0].publish("chat_0", json!({"event": "note"})).await;
+    here.next_event("note").await;
+    there.next_event("note").await;
 }
 
 #[tokio::test]
@@ -277,4 +315,48 @@ async fn a_dead_shard_takes_nothing_from_the_others() {
         matches!(event, crate::rig::Event::Text(_)).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn each_shard_has_a_canary_in_one_of_its_slots() {
+    let cluster = Cluster::start().await;
+    let gateway = Gateway::start(settings(&cluster, "http://127.0.0.1:1/")).await;
+    ready(&gateway).await;
+    let canary_of = async |node: usize| {
+        let pattern = ["PUBSUB", "SHARDCHANNELS", "tg:*:canary:*"];
+        let mut channels: Vec<String> = cluster.nodes[node].run(&pattern).await;
+        assert!(channels.len() <= 1, "{channels:?}");
+        channels.pop()
+    };
+    let first = canary_of(0).await.expect("a canary");
+    let body = json!({"channel": first, "data": {}});
+    assert_eq!(gateway.api("/v1/publish", body).await.status, 400, "the name is reserved");
+    // It moves to another slot of its shard when the shard loses its own.
+    let slot = cluster.slot_of(&first).await;
+    cluster.begin_move(slot, 0, 1).await;
+    cluster.end_move(slot, 0, 1).await;
+    until("canary in another slot", async || {
+        canary_of(0).await.filter(|channel| *channel != first)
+    })
+    .await;
+    // A shard that takes no publications is named, and the others are used.
+    let pause = ["CLIENT", "PAUSE", "600000", "WRITE"];
+    let () = cluster.nodes[0].run(&pause).await;
+    let failed = gateway.wait_for_event("canary_failed").await;
+    assert_eq!(failed["shard"], cluster.nodes[0].address());
+    assert_eq!(http::get(gateway.admin(), "/readyz").await.status, 200);
+    for node in [1, 2] {
+        let () = cluster.nodes[node].run(&pause).await;
+    }
+    until("readiness that names a shard", async || {
+        let answer = http::get(gateway.admin(), "/readyz").await;
+        let canary = answer.json()["checks"]["canary"].as_str()?.to_owned();
+        (answer.status == 503 && canary.contains("does not take a publication")).then_some(())
+    })
+    .await;
+    for node in &cluster.nodes {
+        let () = node.run(&["CLIENT", "UNPAUSE"]).await;
+    }
+    ready(&gateway).await;
+    gateway.wait_for_event("canary_recovered").await;
 }

@@ -12,6 +12,7 @@ mod cancelled;
 mod celery;
 mod channel_layer;
 mod chaos;
+mod chaos_cluster;
 mod chaos_replies;
 mod chat;
 mod cluster;

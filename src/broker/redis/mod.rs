@@ -55,10 +55,11 @@ impl Core {
     ) -> Result<impl Future<Output = ()> + use<>, String> {
         let topology = history.commands().and_then(Commands::topology).cloned();
         if let Some(topology) = topology.filter(|_| url.is_cluster()) {
+            let canaries = self.shard_canaries.take();
             let (parts, distribution) = self.split(history);
             return Ok(Either::Left(async move {
                 tokio::task::spawn_local(shutdown.essential("distribution", distribution));
-                cluster::run(parts, topology, shutdown).await;
+                cluster::run(parts, topology, canaries, shutdown).await;
             }));
         }
         let client = crate::redis_link::client(url)?;

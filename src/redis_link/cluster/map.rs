@@ -23,7 +23,7 @@ pub(super) struct Node {
     named: Option<String>,
     pub client: Client,
     pub commands: ServerCommands,
-    slots: NodeSlots,
+    pub slots: NodeSlots,
     /// Is part of its label. No other node has it at the same time.
     pub number: usize,
     pub began: Instant,

@@ -222,6 +222,12 @@ impl Topology {
         map.owner(super::slots::slot_of(name.as_bytes())).map(|node| Arc::clone(&node.address))
     }
 
+    /// What stands in braces in names that belong to the shard at `address`; `None` if it has no slots.
+    pub fn tag_of_shard(&self, address: &str) -> Option<String> {
+        let slot = self.0.map.load().at(address)?.slots.any()?;
+        Some(super::slots::tag_of_slot(slot))
+    }
+
     /// Waits a short time until `slot` has a node.
     pub(super) async fn owner_of(&self, slot: u16) -> Option<Client> {
         let mut changes = self.subscribe_changes();

@@ -102,6 +102,15 @@ impl Cluster {
         self.slot_of(key).await * self.masters / SLOTS
     }
 
+    /// Waits until `replica` is a master.
+    pub async fn promoted(&self, replica: usize) {
+        until("promoted replica", async || {
+            let info: String = self.nodes[replica].run(&["INFO", "replication"]).await;
+            info.contains("role:master").then_some(())
+        })
+        .await;
+    }
+
     /// Begins to move `slot`: keys that are not at `from` are looked for at `to`.
     pub async fn begin_move(&self, slot: usize, from: usize, to: usize) {
         let slot = slot.to_string();

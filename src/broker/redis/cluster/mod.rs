@@ -22,6 +22,7 @@ use tokio::time::MissedTickBehavior;
 use shard::ShardSubscription;
 
 use super::CHANNELS_PER_COMMAND;
+use crate::broker::canary::ShardCanaries;
 use crate::broker::catch_up::CatchUps;
 use crate::broker::core::{Intake, Parts};
 use crate::protocol::ChannelName;
@@ -56,10 +57,16 @@ struct Common {
     live: Arc<AtomicBool>,
     /// Takes channels that a shard does not have.
     elsewhere: mpsc::UnboundedSender<ChannelName>,
+    canaries: Option<ShardCanaries>,
 }
 
 /// Subscribes the channels of the cluster until the process is killed.
-pub(super) async fn run(mut parts: Parts, topology: Topology, shutdown: Shutdown) {
+pub(super) async fn run(
+    mut parts: Parts,
+    topology: Topology,
+    canaries: Option<ShardCanaries>,
+    shutdown: Shutdown,
+) {
     // At most each channel of the node, once for each time that it is handed on.
     let (elsewhere, mut handed_on) = mpsc::unbounded_channel();
     let common = Common {
@@ -71,6 +78,7 @@ pub(super) async fn run(mut parts: Parts, topology: Topology, shutdown: Shutdown
         live_shards: Rc::default(),
         live: Arc::clone(&parts.live),
         elsewhere,
+        canaries,
     };
     let mut coordinator =
         Coordinator { common, shards: HashMap::new(), homeless: HashSet::new(), shutdown };
@@ -211,6 +219,7 @@ impl Common {
         for home in self.homes.borrow_mut().values_mut().filter(|home| home.shard == *shard) {
             home.is_live = false;
         }
+        self.canaries.iter().for_each(|canaries| canaries.disconnected(shard));
         let mut live_shards = self.live_shards.borrow_mut();
         live_shards.remove(shard);
         self.live.store(!live_shards.is_empty(), Ordering::Release);

@@ -1,16 +1,19 @@
 //! One shard of the cluster: its connection, and which of its channels are subscribed.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use futures_util::future::BoxFuture;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::super::CHANNELS_PER_COMMAND;
 use super::{Common, Home, RETRY};
+use crate::broker::canary::Canary;
 use crate::broker::core::accept;
 use crate::protocol::ChannelName;
 use crate::redis_link::{
@@ -29,6 +32,10 @@ pub(super) struct ShardSubscription {
     moved: mpsc::UnboundedReceiver<ChannelName>,
     /// Channels that this shard should have, and cannot subscribe at the moment.
     pending: HashSet<ChannelName>,
+    /// The canary on the current connection, for the task that receives its publications.
+    canary: Arc<ArcSwapOption<Canary>>,
+    /// Whether there is to be one, or one in another slot.
+    needs_canary: bool,
 }
 
 impl ShardSubscription {
@@ -39,7 +46,16 @@ impl ShardSubscription {
         changed: mpsc::UnboundedReceiver<ChannelName>,
     ) -> Self {
         let (on_moved, moved) = mpsc::unbounded_channel();
-        Self { common, shard, changed, on_moved, moved, pending: HashSet::new() }
+        Self {
+            common,
+            shard,
+            changed,
+            on_moved,
+            moved,
+            pending: HashSet::new(),
+            canary: Arc::default(),
+            needs_canary: false,
+        }
     }
 }
 
@@ -68,6 +84,8 @@ impl Supervised for ShardSubscription {
         self.subscribe(&mut pubsub, mine).await?;
         self.common.live_shards.borrow_mut().insert(Arc::clone(&self.shard.address));
         self.common.live.store(true, Ordering::Release);
+        // After all channels, so that it arrives only once these are subscribed.
+        self.begin_canary(&mut pubsub).await?;
         Ok(pubsub)
     }
 
@@ -83,6 +101,7 @@ impl Supervised for ShardSubscription {
         let mut retry = tokio::time::interval(RETRY);
         retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut changed = Vec::new();
+        let mut canary = self.run_canary();
         loop {
             tokio::select! {
                 error = &mut lost => return error,
@@ -92,7 +111,8 @@ impl Supervised for ShardSubscription {
                     }
                 }
                 Some(channel) = self.moved.recv() => self.end(channel),
-                _ = retry.tick(), if !self.pending.is_empty() => {
+                () = &mut canary => {}
+                _ = retry.tick(), if self.needs_canary || !self.pending.is_empty() => {
                     changed.extend(self.pending.drain());
                 }
             }
@@ -102,12 +122,19 @@ impl Supervised for ShardSubscription {
             if let Err(error) = self.look_at(&mut pubsub, &mut changed).await {
                 return error;
             }
+            if self.needs_canary {
+                if let Err(error) = self.begin_canary(&mut pubsub).await {
+                    return error;
+                }
+                canary = self.run_canary();
+            }
         }
     }
 
     fn disconnected(&mut self) {
         self.common.lost(&self.shard.address);
         self.pending.clear();
+        self.canary.store(None);
     }
 
     fn record(&self, event: ConnectionEvent<'_>) {
@@ -148,7 +175,11 @@ impl ShardSubscription {
     async fn open(&self, health: &Health) -> Result<PubSub, ConnectionError> {
         let (intake, max_bytes) = (self.common.intake.clone(), self.common.max_publication_bytes);
         let overflow = health.clone();
+        let canary = Arc::clone(&self.canary);
         let on_message = move |channel: &[u8], payload: &[u8]| {
+            if canary.load().as_ref().is_some_and(|canary| canary.accept(channel, payload)) {
+                return;
+            }
             if payload.len() > max_bytes {
                 return telemetry::delivery::publication_too_large(payload.len());
             }
@@ -174,8 +205,56 @@ impl ShardSubscription {
         self.pending.clear();
     }
 
+    /// Subscribes the canary of the shard, in a slot that it has.
+    async fn begin_canary(&mut self, pubsub: &mut PubSub) -> Result<(), ConnectionError> {
+        let shard = &self.shard.address;
+        let tag = self.common.topology.tag_of_shard(shard);
+        let (Some(canaries), Some(tag)) = (&self.common.canaries, tag) else {
+            // Without slots it is about to be no shard.
+            self.needs_canary = false;
+            return Ok(());
+        };
+        let canary = canaries.begin(shard, &tag, pubsub.health());
+        let canary = canary.ok_or("the channel of the canary has no valid name")?;
+        self.canary.store(Some(Arc::new(canary.clone())));
+        self.needs_canary = false;
+        match pubsub.subscribe_each(&[canary.channel()]).await?.pop() {
+            Some(Ok(())) => canary.subscribed(1),
+            Some(Err(RedisFailure::Refused(error))) if is_passing(&error) => {
+                self.common.topology.suspect();
+                self.needs_canary = true;
+            }
+            Some(Err(RedisFailure::Refused(error))) => {
+                telemetry::engine::subscription_refused(&error);
+                canary.subscribe_refused();
+            }
+            Some(Err(RedisFailure::Unavailable)) | None => {
+                return Err(RedisFailure::Unavailable.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the canary of the current connection, for as long as it is polled.
+    fn run_canary(&self) -> Pin<Box<dyn Future<Output = ()>>> {
+        let canary = self.canary.load_full();
+        let commands = self.common.catch_ups.history.commands().cloned();
+        Box::pin(async move {
+            if let (Some(canary), Some(commands)) = (canary, commands) {
+                canary.run(&commands).await;
+            }
+            std::future::pending().await
+        })
+    }
+
     /// The shard has ended the subscription of `channel`, since it does not have the slot any more.
     fn end(&mut self, channel: ChannelName) {
+        let canary = self.canary.load();
+        if canary.as_ref().is_some_and(|canary| canary.channel() == channel.as_str()) {
+            self.common.topology.suspect();
+            self.needs_canary = true;
+            return;
+        }
         if let Some(home) = self.common.homes.borrow_mut().get_mut(&channel)
             && home.shard == self.shard.address
         {
