@@ -14,7 +14,10 @@ fn view(text: &str) -> View {
     parse(text, "me").unwrap()
 }
 
-fn summary(views: &[View]) -> Vec<(String, u16, Vec<(u16, u16)>)> {
+/// Host, port and ranges of slots.
+type Summary = (String, u16, Vec<(u16, u16)>);
+
+fn summary(views: &[View]) -> Vec<Summary> {
     merge(views).into_iter().map(|master| (master.host, master.port, master.ranges)).collect()
 }
 
