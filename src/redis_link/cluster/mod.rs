@@ -49,6 +49,9 @@ const MAX_ASKED: usize = 5;
 /// How long the other nodes are waited for once one has answered.
 const OTHERS: Duration = Duration::from_millis(200);
 
+/// How long the other nodes have to confirm that one is still a master.
+const CONFIRMATION: Duration = Duration::from_millis(500);
+
 /// How long the start waits for the nodes that do not answer before those that do are used without them.
 const PATIENCE: Duration = Duration::from_secs(2);
 

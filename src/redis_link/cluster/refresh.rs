@@ -12,7 +12,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::map::{Node, SlotMap};
 use super::view::{self, Master, View};
 use super::{
-    MAX_ASKED, MIN_PAUSE, NodeSlots, OTHERS, PATIENCE, PERIOD, PERIOD_UNSETTLED, State, Topology,
+    CONFIRMATION, MAX_ASKED, MIN_PAUSE, NodeSlots, OTHERS, PATIENCE, PERIOD, PERIOD_UNSETTLED,
+    State, Topology,
 };
 use crate::config::RedisUrl;
 use crate::redis_link::open::{self, COMMAND_DEADLINE};
@@ -98,6 +99,13 @@ impl Topology {
             false => Ok(views),
             true => Err(error.unwrap_or_else(|| "no node answers".to_owned())),
         }
+    }
+
+    /// Whether the nodes that can be reached take this one for a master that has slots. `false` if they do not say so in time.
+    pub(super) async fn is_still_owner(&self, node: &Node) -> bool {
+        let Ok(Ok(views)) = timeout(CONFIRMATION, self.views()).await else { return false };
+        let masters = view::merge(&views);
+        masters.iter().any(|master| node.is_at(&master.host, master.port) && master.slots() > 0)
     }
 
     /// Starts links to masters that are new, and ends those to others.

@@ -21,6 +21,10 @@ use crate::redis_link::slots::slot_of_command;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
+/// An answer that took longer may be that of a master which hung, and was replaced: it runs what waits in its sockets before
+/// it learns of that, and then loses what this wrote.
+const LATE: Duration = Duration::from_millis(500);
+
 /// What loads a script that a node does not know yet.
 #[derive(Clone, Copy)]
 pub(in crate::redis_link) enum Loader<'a> {
@@ -114,7 +118,11 @@ impl ClusterCommands {
                 must_pause = true;
             }
             let asked = groups.into_iter().map(|(node, is_asking, group)| async move {
-                let answered = ask(&node, is_asking, &group, loader, deadline).await;
+                let began = Instant::now();
+                let mut answered = ask(&node, is_asking, &group, loader, deadline).await;
+                if began.elapsed() > LATE && !self.topology.is_still_owner(&node).await {
+                    answered = None;
+                }
                 (node, group, answered)
             });
             for (node, group, answered) in join_all(asked).await {
