@@ -10,9 +10,11 @@ mod client_stream;
 mod exchange;
 mod fixed;
 mod http;
+mod http2;
 mod malformed;
 mod plain_request;
 mod proxied;
+mod redirect;
 mod runtime_config;
 mod upgraded;
 mod upstream_socket;
@@ -20,4 +22,5 @@ mod websocket;
 
 pub use accept::Worker;
 pub use client_limits::ClientLimits;
+pub use redirect::redirect_all;
 pub use runtime_config::RuntimeConfig;

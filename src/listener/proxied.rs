@@ -79,12 +79,6 @@ impl HttpFrontend {
             frontend.serve(stream, connection).await;
         }));
     }
-
-    /// Completes when the gateway drains and a connection without its header has had its time.
-    async fn drain_overdue(&self) {
-        self.services.shutdown.draining().await;
-        tokio::time::sleep(self.drain_timeout()).await;
-    }
 }
 
 /// Reads the header and nothing more.

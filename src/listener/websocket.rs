@@ -151,7 +151,7 @@ impl HttpFrontend {
             Ok((mut admission, None)) => {
                 let lease = self.hold_lease(&mut admission);
                 let response = upgrade.accept(admission.subprotocol.as_deref(), admission.deflate);
-                if self.greets_at_once(&admission.route) {
+                if !phase.is_http2 && self.greets_at_once(&admission.route) {
                     phase.exchange.hold_response();
                 }
                 let admission = Box::new(admission);

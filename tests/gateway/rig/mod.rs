@@ -19,6 +19,7 @@ pub mod echo;
 pub mod frame;
 pub mod free_port;
 pub mod gateway;
+pub mod h2;
 pub mod http;
 pub mod jwt;
 pub mod raw;
@@ -29,6 +30,7 @@ mod smoke;
 pub mod socket;
 pub mod tcp_proxy;
 pub mod tls_front;
+pub mod tls_tunnel;
 pub mod upstream;
 
 pub use backend::Backend;
@@ -42,6 +44,7 @@ pub use settings::{API_KEY, CHAT_ROUTE, Settings};
 pub use socket::{Event, Socket};
 pub use tcp_proxy::{Direction, TcpProxy};
 pub use tls_front::TlsFront;
+pub use tls_tunnel::{TlsClient, TlsTunnel};
 pub use upstream::{Reply, Upstream, in_turn};
 
 /// Longer than anything that a working gateway needs on a busy machine, and longer than its own timeouts
