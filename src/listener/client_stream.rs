@@ -263,12 +263,12 @@ impl ClientStream {
 
     /// Notices a client that ends its half, or resets the connection, while it waits for a response.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.half_closed.is_none() {
-            if let Poll::Ready(0) = self.tcp.inner_mut().poll_peek(cx)? {
-                self.half_closed = Some(Instant::now());
-                self.exchange.set_half_closed();
-                self.exchange.set_over();
-            }
+        if self.half_closed.is_none()
+            && let Poll::Ready(0) = self.tcp.inner_mut().poll_peek(cx)?
+        {
+            self.half_closed = Some(Instant::now());
+            self.exchange.set_half_closed();
+            self.exchange.set_over();
         }
         if let Some(since) = self.half_closed
             && self.exchange.is_answered()

@@ -59,7 +59,7 @@ pub(super) struct HttpFrontend {
 
 /// One accepted connection.
 pub(super) struct Connection {
-    /// The connection's address, or that of the client which a load balancer has named (`[server] proxy_protocol`).
+    /// Of the connection, or of the client that a load balancer has named (`[server] proxy_protocol`).
     pub peer: SocketAddr,
     /// Whether that client uses TLS.
     pub over_tls: bool,

@@ -150,7 +150,7 @@ async fn requests_are_passed_on_with_their_scheme() {
     assert!(open(&format!("https://{host}")).await.is_ok());
     for origin in [format!("http://{host}"), "https://127.0.0.1".into(), "https://a.test".into()] {
         let origin = origin.as_str();
-        let mut closed = open(origin).await.ok().expect("accepted in order to be closed");
+        let Ok(mut closed) = open(origin).await else { panic!("accepted in order to be closed") };
         let code = loop {
             match closed.next().await {
                 Event::Closed(code, _) => break code,
