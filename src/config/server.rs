@@ -107,8 +107,8 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         "http2",
         kinds::BOOLEAN,
         false,
-        "HTTP/2 beside HTTP/1.1, also for WebSockets (RFC 8441): without TLS for clients that know it beforehand, such as \
-         a proxy or a service mesh. A connection may have 128 streams.",
+        "HTTP/2 beside HTTP/1.1, also for WebSockets (RFC 8441): over TLS for clients that choose it, without TLS for \
+         those that know it beforehand, such as a proxy or a service mesh. A connection may have 128 streams.",
     );
     let header_timeout =
         s.key("header_timeout", kinds::POSITIVE_DURATION, "10s", "Time limit for a request head.");

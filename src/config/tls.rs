@@ -47,7 +47,7 @@ pub(super) fn server(s: &mut Section<'_>, is_written: bool) -> Option<Option<Ser
         1000,
         "TLS handshakes in progress, of one client address a quarter. Beyond it connections are closed.",
     );
-    let has_port = s.is_set("redirect_port");
+    let has_only_port = s.is_set("redirect_port") && !s.is_written("redirect");
     let redirect = s.key(
         "redirect",
         kinds::OPTIONAL_ADDRESS,
@@ -61,7 +61,7 @@ pub(super) fn server(s: &mut Section<'_>, is_written: bool) -> Option<Option<Ser
         443,
         "The port of the URLs that requests are redirected to.",
     );
-    if has_port && redirect == Some(None) {
+    if has_only_port && redirect == Some(None) {
         s.mistake("redirect_port", None, "has no effect without redirect; write redirect as well");
     }
     let certificates: Option<Vec<_>> = certificates.into_iter().collect();

@@ -1,7 +1,7 @@
 //! The HTTP/1.1 phase of a connection. Each request goes to the handshake, the token endpoint, a fixed reply or the
 //! proxy. An upgrade ends the phase.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -16,20 +16,18 @@ use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::Notify;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::client_limits::{self, ClientLimits, LingerPlaces};
 use super::client_stream::{ClientStream, TimeLimits};
-use super::exchange::{Exchange, Fault, ResponseBody};
+use super::exchange::{Fault, ResponseBody};
+use super::http_phase::{Connection, HttpPhase};
 use super::http2::Beginning;
 use super::malformed::Answer;
 use super::plain_request::{self, PassedRequest};
-use super::upgraded::Upgraded;
 use super::{RuntimeConfig, fixed};
 use crate::config::{self, Config, ProxyProtocol};
 use crate::handshake::{Found, Rejection, json_error, upgrade};
-use crate::limits::{ConnectionPermit, IpPermit};
+use crate::limits::IpPermit;
 use crate::protocol::{
     ClientAddress, HeadMistake, check_head, is_about_the_server, unify_forwarding,
 };
@@ -55,53 +53,6 @@ pub(super) struct HttpFrontend {
     tls: Option<TlsHandshakes>,
     pub linger_places: LingerPlaces,
     pub services: Rc<Services>,
-}
-
-/// One accepted connection.
-pub(super) struct Connection {
-    /// Of the connection, or of the client that a load balancer has named (`[server] proxy_protocol`).
-    pub peer: SocketAddr,
-    /// Whether that client uses TLS.
-    pub over_tls: bool,
-    pub permits: Permits,
-    /// Makes a drain wait for this connection until its session is open.
-    pub tracked: TaskTrackerToken,
-}
-
-/// The state that the requests of one connection share.
-pub(super) struct HttpPhase {
-    /// See [`Connection`].
-    pub peer: SocketAddr,
-    pub over_tls: bool,
-    /// Whether this is a stream of its own connection, with one request.
-    pub is_http2: bool,
-    /// The permit of the process for a WebSocket on such a stream.
-    pub process: RefCell<Option<ConnectionPermit>>,
-    pub upgraded: RefCell<Option<Upgraded>>,
-    /// Whether the connection was counted for its address when it was accepted. Otherwise its requests are.
-    pub has_ip_permit: bool,
-    /// Whether a handshake was attempted. Accepting the connection has paid for the first.
-    pub has_attempted: Cell<bool>,
-    pub exchange: Rc<Exchange>,
-    /// Notified when a request has arrived.
-    pub request_received: Notify,
-}
-
-impl HttpPhase {
-    /// Of a connection whose client is not counted by its address, or of a stream.
-    pub fn new(peer: SocketAddr, over_tls: bool) -> Self {
-        Self {
-            peer,
-            over_tls,
-            is_http2: false,
-            process: RefCell::default(),
-            upgraded: RefCell::default(),
-            has_ip_permit: false,
-            has_attempted: Cell::default(),
-            exchange: Rc::default(),
-            request_received: Notify::new(),
-        }
-    }
 }
 
 impl HttpFrontend {

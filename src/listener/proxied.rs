@@ -13,7 +13,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::client_limits::is_trusted;
-use super::http::{Connection, HttpFrontend};
+use super::http::HttpFrontend;
+use super::http_phase::Connection;
 use crate::protocol::{HeaderMistake, HeaderProgress, ProxyHeader, read_proxy_header};
 use crate::session::Permits;
 use crate::socket::ClientTcp;

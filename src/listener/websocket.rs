@@ -10,7 +10,8 @@ use hyper::body::Incoming;
 use hyper::header::REFERER;
 use hyper::{Request, Response};
 
-use super::http::{HttpFrontend, HttpPhase};
+use super::http::HttpFrontend;
+use super::http_phase::HttpPhase;
 use super::upgraded::Upgraded;
 use super::upstream_socket::Refused;
 use crate::clock;

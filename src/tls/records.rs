@@ -5,14 +5,16 @@
 //!
 //! Invariant: after an error nothing more is opened, and after `close_notify` was sealed nothing more is sealed.
 
+mod direction;
+
 use std::fmt;
 
-use aws_lc_rs::aead::{
-    AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey,
-};
+use aws_lc_rs::aead::{Aad, Nonce};
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, ExtractedSecrets, ProtocolVersion};
+use rustls::{ExtractedSecrets, ProtocolVersion};
+
+use self::direction::{Direction, aad_of_tls12, has_explicit_nonce, key, nonce};
 
 /// The most bytes of plaintext in a record (RFC 8446 section 5.1).
 pub const MAX_PLAINTEXT: usize = 1 << 14;
@@ -22,10 +24,8 @@ const HEADER: usize = 5;
 
 /// The longest record, header included, in TLS 1.2, which allows more than 1.3.
 pub const MAX_RECORD: usize = HEADER + MAX_PLAINTEXT + 2048;
-const MAX_PAYLOAD_13: usize = MAX_PLAINTEXT + 256;
 
 const TAG: usize = 16;
-const EXPLICIT_NONCE: usize = 8;
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
@@ -115,13 +115,6 @@ pub fn record_length(bytes: &[u8]) -> Result<Option<usize>, RecordError> {
     }
     let length = HEADER + usize::from(u16::from_be_bytes([high, low]));
     if length > MAX_RECORD { Err(RecordError::TooLong) } else { Ok(Some(length)) }
-}
-
-/// One direction of a connection.
-struct Direction {
-    secrets: ConnectionTrafficSecrets,
-    /// The number of the next record.
-    sequence: u64,
 }
 
 /// Both directions of a connection.
@@ -334,86 +327,6 @@ impl fmt::Debug for Records {
         let sequences = (self.sealing.sequence, self.opening.sequence);
         f.debug_struct("Records").field("sequences", &sequences).finish_non_exhaustive()
     }
-}
-
-impl Direction {
-    /// Returns the content type and the plaintext of a record.
-    fn open_tls13<'a>(&self, record: &'a mut [u8]) -> Result<(u8, &'a [u8]), RecordError> {
-        let (head, sealed) = record.split_at_mut_checked(HEADER).ok_or(RecordError::Malformed)?;
-        if head[0] != APPLICATION_DATA {
-            return Err(RecordError::Unexpected);
-        }
-        if sealed.len() > MAX_PAYLOAD_13 {
-            return Err(RecordError::TooLong);
-        }
-        let (key, iv) = key(&self.secrets)?;
-        let nonce = Nonce::assume_unique_for_key(nonce(iv, self.sequence));
-        let opened = key.open_in_place(nonce, Aad::from(&*head), sealed);
-        let opened: &[u8] = opened.map_err(|_| RecordError::BadRecord)?;
-        // Behind the content there may be any number of zeros.
-        let end = opened.iter().rposition(|byte| *byte != 0).ok_or(RecordError::Unexpected)?;
-        if end > MAX_PLAINTEXT {
-            return Err(RecordError::TooLong);
-        }
-        Ok((opened[end], &opened[..end]))
-    }
-
-    fn open_tls12<'a>(&self, record: &'a mut [u8]) -> Result<(u8, &'a [u8]), RecordError> {
-        let (head, sealed) = record.split_at_mut_checked(HEADER).ok_or(RecordError::Malformed)?;
-        let content = head[0];
-        let (key, iv) = key(&self.secrets)?;
-        let (nonce, sealed) = if has_explicit_nonce(&self.secrets) {
-            let (explicit, sealed) =
-                sealed.split_at_mut_checked(EXPLICIT_NONCE).ok_or(RecordError::BadRecord)?;
-            let mut nonce = *iv;
-            nonce[4..].copy_from_slice(explicit);
-            (nonce, sealed)
-        } else {
-            (nonce(iv, self.sequence), sealed)
-        };
-        let length = sealed.len().checked_sub(TAG).ok_or(RecordError::BadRecord)?;
-        if length > MAX_PLAINTEXT {
-            return Err(RecordError::TooLong);
-        }
-        let aad = Aad::from(aad_of_tls12(self.sequence, content, length));
-        let opened = key.open_in_place(Nonce::assume_unique_for_key(nonce), aad, sealed);
-        Ok((content, opened.map_err(|_| RecordError::BadRecord)?))
-    }
-}
-
-/// AES-GCM in TLS 1.2 sends a part of the nonce with each record (RFC 5288 section 3).
-fn has_explicit_nonce(secrets: &ConnectionTrafficSecrets) -> bool {
-    !matches!(secrets, ConnectionTrafficSecrets::Chacha20Poly1305 { .. })
-}
-
-fn key(secrets: &ConnectionTrafficSecrets) -> Result<(LessSafeKey, &[u8; 12]), RecordError> {
-    let (algorithm, key, iv) = match secrets {
-        ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-        ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-        ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-        _ => return Err(RecordError::Exhausted),
-    };
-    let key = UnboundKey::new(algorithm, key.as_ref()).map_err(|_| RecordError::Exhausted)?;
-    let iv = iv.as_ref().try_into().map_err(|_| RecordError::Exhausted)?;
-    Ok((LessSafeKey::new(key), iv))
-}
-
-/// The nonce of a record (RFC 8446 section 5.3). TLS 1.2 may use any that does not repeat.
-fn nonce(iv: &[u8; 12], sequence: u64) -> [u8; 12] {
-    let mut nonce = *iv;
-    for (byte, of_sequence) in nonce[4..].iter_mut().zip(sequence.to_be_bytes()) {
-        *byte ^= of_sequence;
-    }
-    nonce
-}
-
-/// What a record of TLS 1.2 authenticates besides its contents (RFC 5246 section 6.2.3.3).
-fn aad_of_tls12(sequence: u64, content: u8, length: usize) -> [u8; 13] {
-    let mut aad = [0; 13];
-    aad[..8].copy_from_slice(&sequence.to_be_bytes());
-    aad[8..11].copy_from_slice(&[content, 3, 3]);
-    aad[11..].copy_from_slice(&(length as u16).to_be_bytes());
-    aad
 }
 
 #[cfg(test)]

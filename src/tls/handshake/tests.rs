@@ -1,11 +1,14 @@
+use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedCipherSuite, version};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -46,18 +49,58 @@ fn client(suites: &[SupportedCipherSuite], protocols: &[&str]) -> Arc<ClientConf
 type Connected =
     (Result<Accepted, HandshakeFailure>, DuplexStream, std::io::Result<TlsStream<DuplexStream>>);
 
-/// Connects through a pipe of `capacity` bytes.
-async fn connect(
+/// A pipe of which at most `most` bytes are read at once.
+struct Trickle<'a> {
+    pipe: &'a mut DuplexStream,
+    most: usize,
+}
+
+impl AsyncRead for Trickle<'_> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut bytes = vec![0; buffer.remaining().min(self.most)];
+        let mut part = ReadBuf::new(&mut bytes);
+        ready!(Pin::new(&mut *self.pipe).poll_read(cx, &mut part))?;
+        buffer.put_slice(part.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Trickle<'_> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.pipe).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.pipe).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.pipe).poll_shutdown(cx)
+    }
+}
+
+/// Connects. The server reads at most `most` bytes at once. The pipe has room for the tickets that a client of TLS 1.3
+/// reads after its handshake.
+async fn connect_by(
     server: &Arc<rustls::ServerConfig>,
     client: &Arc<ClientConfig>,
     name: &'static str,
-    capacity: usize,
+    most: usize,
 ) -> Connected {
-    let (mut near, far) = tokio::io::duplex(capacity);
+    let (mut near, far) = tokio::io::duplex(1 << 20);
     let connector = TlsConnector::from(Arc::clone(client));
     let connecting = connector.connect(ServerName::try_from(name).unwrap(), far);
     let accepting = async {
-        let accepted = accept(&mut near, Arc::clone(server)).await;
+        let mut trickle = Trickle { pipe: &mut near, most };
+        let accepted = accept(&mut trickle, Arc::clone(server)).await;
         if accepted.is_err() {
             // The client reads the alert, and then the end.
             near.shutdown().await.unwrap();
@@ -66,6 +109,14 @@ async fn connect(
     };
     let (accepted, connected) = tokio::join!(accepting, connecting);
     (accepted, near, connected)
+}
+
+async fn connect(
+    server: &Arc<rustls::ServerConfig>,
+    client: &Arc<ClientConfig>,
+    name: &'static str,
+) -> Connected {
+    connect_by(server, client, name, usize::MAX).await
 }
 
 /// All suites of both versions.
@@ -109,11 +160,10 @@ async fn read_until(
 async fn both_sides_read_what_the_other_writes() {
     let server = server("localhost", MinVersion::Tls12);
     for (version, suite) in suites() {
-        // The smallest pipe cuts every record.
-        for capacity in [1, 1 << 20] {
+        for most in [1, 7, usize::MAX] {
             let client = client(&[suite], &["http/1.1"]);
             let (accepted, mut near, connected) =
-                connect(&server, &client, "localhost", capacity).await;
+                connect_by(&server, &client, "localhost", most).await;
             let (mut accepted, mut connected) = (accepted.unwrap(), connected.unwrap());
             assert_eq!(accepted.version, version);
             assert_eq!(accepted.protocol.as_deref(), Some(&b"http/1.1"[..]));
@@ -161,8 +211,7 @@ async fn sessions_are_resumed_in_both_versions() {
         let client = client(&[suite], &[]);
         let mut resumed = Vec::new();
         for _ in 0..2 {
-            let (accepted, mut near, connected) =
-                connect(&server, &client, "localhost", 1 << 20).await;
+            let (accepted, mut near, connected) = connect(&server, &client, "localhost").await;
             let (mut accepted, mut connected) = (accepted.unwrap(), connected.unwrap());
             resumed.push(accepted.is_resumed);
             assert_eq!(accepted.protocol, None);
@@ -181,15 +230,15 @@ async fn clients_that_share_nothing_are_refused() {
     let (any, only_13) =
         (server("localhost", MinVersion::Tls12), server("localhost", MinVersion::Tls13));
     let tls12 = client(&[suites()[3].1], &[]);
-    let (accepted, _, connected) = connect(&only_13, &tls12, "localhost", 1 << 20).await;
+    let (accepted, _, connected) = connect(&only_13, &tls12, "localhost").await;
     assert!(matches!(accepted, Err(HandshakeFailure::NothingShared(_))), "{accepted:?}");
     assert!(connected.unwrap_err().to_string().contains("ProtocolVersion"));
     let other_protocol = client(&[suites()[0].1], &["acme-tls/1"]);
-    let (accepted, _, connected) = connect(&any, &other_protocol, "localhost", 1 << 20).await;
+    let (accepted, _, connected) = connect(&any, &other_protocol, "localhost").await;
     assert!(matches!(accepted, Err(HandshakeFailure::NothingShared(_))), "{accepted:?}");
     assert!(connected.unwrap_err().to_string().contains("NoApplicationProtocol"));
     let rsa_only = client(&[cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256], &[]);
-    let (accepted, _, _) = connect(&any, &rsa_only, "localhost", 1 << 20).await;
+    let (accepted, _, _) = connect(&any, &rsa_only, "localhost").await;
     assert!(matches!(accepted, Err(HandshakeFailure::NothingShared(_))), "{accepted:?}");
 }
 
@@ -197,8 +246,7 @@ async fn clients_that_share_nothing_are_refused() {
 async fn a_client_that_does_not_trust_the_certificate_says_so() {
     let server = server("localhost", MinVersion::Tls12);
     for suite in [suites()[0].1, suites()[3].1] {
-        let (accepted, _, connected) =
-            connect(&server, &client(&[suite], &[]), "other.test", 1 << 20).await;
+        let (accepted, _, connected) = connect(&server, &client(&[suite], &[]), "other.test").await;
         assert!(matches!(accepted, Err(HandshakeFailure::Alert(_))), "{accepted:?}");
         assert!(connected.is_err());
     }
@@ -268,7 +316,7 @@ async fn keys_are_updated_in_both_directions() {
     let server = server("localhost", MinVersion::Tls13);
     for (_, suite) in &suites()[..3] {
         let client = client(&[*suite], &[]);
-        let (accepted, mut near, connected) = connect(&server, &client, "localhost", 1 << 20).await;
+        let (accepted, mut near, connected) = connect(&server, &client, "localhost").await;
         let (mut accepted, mut connected) = (accepted.unwrap(), connected.unwrap());
         for round in 0..3 {
             connected.get_mut().1.refresh_traffic_keys().unwrap();
@@ -293,7 +341,7 @@ async fn keys_are_updated_in_both_directions() {
 async fn a_changed_record_of_tls_13_is_not_opened() {
     let server = server("localhost", MinVersion::Tls13);
     let client = client(&[suites()[0].1], &[]);
-    let (accepted, mut near, connected) = connect(&server, &client, "localhost", 1 << 20).await;
+    let (accepted, mut near, connected) = connect(&server, &client, "localhost").await;
     let (mut accepted, mut connected) = (accepted.unwrap(), connected.unwrap());
     connected.write_all(b"data").await.unwrap();
     connected.flush().await.unwrap();
@@ -356,7 +404,7 @@ async fn a_client_without_a_trusted_certificate_is_told_so() {
     let ca = file("server_tls/ca.pem");
     let server = certificates.server_config(MinVersion::Tls12, &[], None, Some(&ca)).unwrap();
     for suite in [suites()[0].1, suites()[3].1] {
-        let (accepted, _, _) = connect(&server, &client(&[suite], &[]), "localhost", 1 << 20).await;
+        let (accepted, _, _) = connect(&server, &client(&[suite], &[]), "localhost").await;
         assert!(matches!(accepted, Err(HandshakeFailure::ClientCertificate(_))), "{accepted:?}");
     }
 }

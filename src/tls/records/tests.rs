@@ -1,3 +1,4 @@
+use rustls::ConnectionTrafficSecrets;
 use rustls::crypto::cipher::{AeadKey, Iv};
 
 use super::*;

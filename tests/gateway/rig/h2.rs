@@ -1,4 +1,4 @@
-//! A client over HTTP/2 without TLS (prior knowledge), with WebSockets on its streams (RFC 8441).
+//! A client over HTTP/2, by itself without TLS (prior knowledge), with WebSockets on its streams (RFC 8441).
 
 use std::net::SocketAddr;
 
@@ -40,6 +40,8 @@ impl Answer {
 pub struct Http2Socket {
     pub send: SendStream<Bytes>,
     pub receive: RecvStream,
+    /// Those of the response.
+    pub headers: HeaderMap,
     buffer: Vec<u8>,
 }
 
@@ -51,7 +53,11 @@ impl Http2 {
 
     /// Connects over `io`, and waits for the gateway's settings.
     pub async fn on<T: AsyncRead + AsyncWrite + Unpin + Send + 'static>(io: T) -> Self {
-        let connecting = h2::client::Builder::new().enable_push(false).handshake(io);
+        let connecting = h2::client::Builder::new()
+            .enable_push(false)
+            // As browsers do: a stream that is not read leaves room for others.
+            .initial_connection_window_size(16 << 20)
+            .handshake(io);
         let (send, connection) = within("a connection", connecting).await.unwrap();
         let ended = tokio::spawn(connection);
         let mut send = within("room for a stream", send.ready()).await.unwrap();
@@ -113,7 +119,8 @@ impl Http2 {
         for absent in ["sec-websocket-accept", "upgrade", "connection", "content-length"] {
             assert!(!response.headers().contains_key(absent), "{response:?}");
         }
-        Ok(Ok(Http2Socket { send, receive: response.into_body(), buffer: Vec::new() }))
+        let (parts, receive) = response.into_parts();
+        Ok(Ok(Http2Socket { send, receive, headers: parts.headers, buffer: Vec::new() }))
     }
 }
 
@@ -127,6 +134,17 @@ pub fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> hyper::http::
     let uri = format!("http://gateway.test{path}");
     let request = Request::builder().method(method).uri(uri).version(hyper::Version::HTTP_2);
     headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))
+}
+
+/// Writes as the gateway makes room.
+pub async fn write_all(send: &mut SendStream<Bytes>, left: &mut Bytes, is_end: bool) {
+    send.reserve_capacity(left.len());
+    while !left.is_empty() {
+        let room = within("room", std::future::poll_fn(|cx| send.poll_capacity(cx))).await;
+        let room = room.expect("an open stream").expect("an open stream").min(left.len());
+        let data = left.split_to(room);
+        send.send_data(data, is_end && left.is_empty()).expect("an open stream");
+    }
 }
 
 async fn answer(response: Response<RecvStream>) -> Answer {
@@ -144,6 +162,11 @@ async fn answer(response: Response<RecvStream>) -> Answer {
 impl Http2Socket {
     pub fn write(&mut self, frame: &ClientFrame) {
         self.send.send_data(frame.bytes().into(), false).expect("an open stream");
+    }
+
+    /// Writes as the gateway makes room.
+    pub async fn write_all(&mut self, mut bytes: Bytes) {
+        write_all(&mut self.send, &mut bytes, false).await;
     }
 
     /// Reads a frame. `None` = the gateway has ended its half; `Err` = it has reset the stream.

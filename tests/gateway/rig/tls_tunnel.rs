@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::time_provider::TimeProvider;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion, version};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -80,6 +82,13 @@ impl TlsClient {
         self
     }
 
+    /// Believes that it is this time, in Unix seconds.
+    pub fn at(mut self, seconds: u64) -> Self {
+        self.config.time_provider =
+            Arc::new(At(UnixTime::since_unix_epoch(Duration::from_secs(seconds))));
+        self
+    }
+
     /// Runs a handshake on a connection of its own.
     pub async fn try_connect(&self, addr: SocketAddr) -> std::io::Result<TlsStream<TcpStream>> {
         let tcp = within("accepted connection", TcpStream::connect(addr)).await?;
@@ -90,6 +99,15 @@ impl TlsClient {
 
     pub async fn connect(&self, addr: SocketAddr) -> TlsStream<TcpStream> {
         self.try_connect(addr).await.expect("a TLS handshake")
+    }
+}
+
+#[derive(Debug)]
+struct At(UnixTime);
+
+impl TimeProvider for At {
+    fn current_time(&self) -> Option<UnixTime> {
+        Some(self.0)
     }
 }
 

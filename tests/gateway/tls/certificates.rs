@@ -7,6 +7,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::{OPEN, open, read_until};
+use crate::faults::clock::Clock;
+use crate::rig::jwt::in_seconds;
 use crate::rig::tls_tunnel::{certificate, server_tls_file};
 use crate::rig::{Gateway, Settings, TlsClient, until};
 
@@ -135,6 +137,37 @@ async fn a_broken_certificate_keeps_the_one_in_use() {
     gateway.signal(Signal::HUP);
     gateway.wait_for_metric("tidegate_config_last_reload_successful", &[], 1.0).await;
     assert_eq!(presented(&gateway, &TlsClient::new()).await.0, leaf("renewed"));
+}
+
+/// The certificate called `future` is valid in January 2035.
+#[tokio::test]
+async fn a_certificate_that_expires_in_use_is_served_until_it_is_renewed() {
+    const MIDDLE: i64 = 2_052_432_000;
+    const AFTER: i64 = MIDDLE + 30 * 24 * 3600;
+    let (files, clock) = (Files::new("localhost"), Clock::new());
+    files.replace("future", "localhost");
+    clock.step(MIDDLE - in_seconds(0));
+    let gateway = clock.start(files.settings("50ms")).await;
+    let (before, after) = (TlsClient::new().at(MIDDLE as u64), TlsClient::new().at(AFTER as u64));
+    let mut early = open(before.connect(gateway.addr()).await).await;
+    clock.step(AFTER - in_seconds(0));
+    let refused = after.try_connect(gateway.addr()).await.unwrap_err().to_string();
+    assert!(refused.contains("expired"), "{refused}");
+    let handshakes = "tidegate_tls_handshakes_total";
+    gateway.wait_for_metric(handshakes, &[("outcome", "alert")], 1.0).await;
+    assert!(gateway.metric(EXPIRY, &[("certificate", "server.tls")]).await < AFTER as f64);
+    // Clients that do not look at the time still get it, and open connections stay.
+    let careless = TlsClient::new().at(MIDDLE as u64);
+    assert_eq!(presented(&gateway, &careless).await.0, leaf("future"));
+    files.replace("renewed", "renewed");
+    let mut late =
+        until("the renewed certificate", async || after.try_connect(gateway.addr()).await.ok())
+            .await;
+    late = open(late).await;
+    gateway.publish("open", json!({"event": "note", "text": "still here"})).await;
+    for client in [&mut early, &mut late] {
+        read_until(client, "still here").await;
+    }
 }
 
 #[tokio::test]

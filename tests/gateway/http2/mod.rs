@@ -1,13 +1,15 @@
-//! HTTP/2 without TLS (`[server] http2`), and WebSockets over it (RFC 8441).
+//! HTTP/2 (`[server] http2`), and WebSockets over it (RFC 8441).
+
+mod heads;
+mod routes;
 
 use bytes::Bytes;
 use h2::Reason;
 use serde_json::json;
 
 use crate::chat::{APP, chat, open_to_all, session};
-use crate::rig::echo::Echo;
-use crate::rig::h2::{Http2, connect, head};
-use crate::rig::{Gateway, RawClient, Reply, Settings, Upstream, frame, http, until, within};
+use crate::rig::h2::{Http2, head};
+use crate::rig::{Gateway, RawClient, Reply, Settings, Upstream, frame, within};
 
 const PATH: &str = "/ws/chat/1/";
 const STREAMS: &str = "tidegate_http2_streams_total";
@@ -96,49 +98,6 @@ async fn checks_and_refusals_are_those_of_http_1() {
 }
 
 #[tokio::test]
-async fn heads_that_are_no_websockets_are_answered_by_their_kind() {
-    let gateway = Gateway::start(on(open_to_all())).await;
-    let mut client = Http2::connect(gateway.addr()).await;
-    for (request, status, code) in [
-        (connect(PATH, "webtransport", &[]), 501, "protocol"),
-        (connect(PATH, "connect-udp", &[]), 501, "protocol"),
-        (connect(PATH, "websocket", &[("host", "evil.test")]), 400, "host"),
-        (head("GET", "/", &[("host", "evil.test")]).body(()).unwrap(), 400, "host"),
-    ] {
-        let shown = format!("{request:?}");
-        let (_send, response) = client.begin(request, false).await.unwrap();
-        let response = within("a response", response).await.unwrap();
-        assert_eq!(response.status(), status, "{shown}");
-        let mut body = response.into_body();
-        let data = within("a body", body.data()).await.unwrap().unwrap();
-        assert!(String::from_utf8_lossy(&data).contains(code), "{shown}: {data:?}");
-    }
-    let mut tunnel = hyper::Request::new(());
-    *tunnel.method_mut() = hyper::Method::CONNECT;
-    *tunnel.uri_mut() = "gateway.test:443".parse().unwrap();
-    let (_send, response) = client.begin(tunnel, false).await.unwrap();
-    assert_eq!(within("a response", response).await.unwrap().status(), 501);
-    // An old version, and none.
-    for version in [Some("8"), None] {
-        let mut request = connect(PATH, "websocket", &[]);
-        request.headers_mut().remove("sec-websocket-version");
-        if let Some(version) = version {
-            request.headers_mut().insert("sec-websocket-version", version.parse().unwrap());
-        }
-        let (_send, response) = client.begin(request, false).await.unwrap();
-        let response = within("a response", response).await.unwrap();
-        assert_eq!(
-            (response.status().as_u16(), &response.headers()["sec-websocket-version"]),
-            (426, &"13".parse().unwrap())
-        );
-    }
-    // A plain request of a route's path.
-    let plain = client.request("GET", PATH, &[], b"").await;
-    assert_eq!(plain.status, 426);
-    client.open(PATH, &[]).await.unwrap().expect_text("connected").await;
-}
-
-#[tokio::test]
 async fn limits_count_each_socket() {
     let limits =
         "max_connections_per_ip = 3\nmax_connections = 4\ntrusted_proxies = [\"127.0.0.2\"]";
@@ -193,85 +152,6 @@ async fn a_stream_that_is_not_read_stalls_no_other() {
     assert_eq!((&closed["code"], &closed["channel"]), (&json!(4008), &json!("chat_slow")));
     fast.write(&frame::ping(""));
     assert_eq!(fast.read().await.opcode, frame::PONG);
-}
-
-#[tokio::test]
-async fn raw_routes_relay_messages_of_any_size_in_both_directions() {
-    let echo = Echo::start().await;
-    let gateway = Gateway::start(on(Settings::echo(&echo.url()))).await;
-    let mut client = Http2::connect(gateway.addr()).await;
-    let mut socket = client.open("/echo", &[("sec-websocket-protocol", "a, b")]).await.unwrap();
-    for size in [0, 1, 16_000, 70_000, 1_000_000] {
-        let payload: Vec<u8> = (0..size).map(|index: usize| index as u8).collect();
-        let bytes = Bytes::from(frame::binary(&payload).bytes());
-        socket.send.reserve_capacity(bytes.len());
-        let mut left = bytes;
-        while !left.is_empty() {
-            let room = within("room", std::future::poll_fn(|cx| socket.send.poll_capacity(cx)));
-            let room = room.await.unwrap().unwrap().min(left.len());
-            socket.send.send_data(left.split_to(room), false).unwrap();
-        }
-        let read = socket.read().await;
-        assert!(read.opcode == frame::BINARY && read.payload == payload, "{size}");
-    }
-}
-
-#[tokio::test]
-async fn plain_requests_go_to_the_proxy() {
-    let upstream = Upstream::start(|request| match request.method.as_str() {
-        "POST" => Reply::Answer {
-            status: 201,
-            headers: vec![("connection", "close".into()), ("x-own", "1".into())],
-            body: request.body.clone(),
-        },
-        _ => Reply::status(204),
-    })
-    .await;
-    let settings =
-        on(open_to_all()).section("proxy", &format!("upstream = {:?}", upstream.url("")));
-    let gateway = Gateway::start(settings).await;
-    let mut client = Http2::connect(gateway.addr()).await;
-    let body = vec![b'x'; 200_000];
-    let mut uploads = client
-        .request("POST", "/upload?x=1", &[("cookie", "a=1"), ("cookie", "b=2")], b"small")
-        .await;
-    assert_eq!((uploads.status, uploads.body.as_slice()), (201, &b"small"[..]));
-    assert_eq!((uploads.header("x-own"), uploads.header("connection")), (Some("1"), None));
-    let request = upstream.next_request().await;
-    assert_eq!(request.path, "/upload?x=1");
-    for (name, value) in [
-        ("host", "gateway.test"),
-        ("cookie", "a=1; b=2"),
-        ("via", "2 tidegate"),
-        ("x-forwarded-for", "127.0.0.1"),
-        ("x-forwarded-host", "gateway.test"),
-        ("x-forwarded-proto", "http"),
-    ] {
-        assert_eq!(request.header(name), Some(value), "{name}");
-    }
-    uploads = client.request("GET", "/", &[], b"").await;
-    assert_eq!(uploads.status, 204);
-    assert_eq!(gateway.metric(STREAMS, &[("kind", "request")]).await, 2.0);
-    // A response larger than all windows.
-    upstream.next_request().await;
-    let (mut send, response) =
-        client.begin(head("POST", "/large", &[]).body(()).unwrap(), false).await.unwrap();
-    send.reserve_capacity(body.len());
-    let mut left = Bytes::from(body.clone());
-    while !left.is_empty() {
-        let room = within("room", std::future::poll_fn(|cx| send.poll_capacity(cx))).await;
-        let room = room.unwrap().unwrap().min(left.len());
-        let data = left.split_to(room);
-        send.send_data(data, left.is_empty()).unwrap();
-    }
-    let mut stream = within("a response", response).await.unwrap().into_body();
-    let mut read = 0;
-    while let Some(data) = within("a body", stream.data()).await {
-        let data = data.unwrap();
-        stream.flow_control().release_capacity(data.len()).unwrap();
-        read += data.len();
-    }
-    assert_eq!(read, body.len());
 }
 
 /// The client is told not to open further streams, and its sockets are closed one after the other with their code.
@@ -344,79 +224,4 @@ async fn a_flood_of_resets_ends_the_connection() {
     kept.write(&frame::ping(""));
     assert_eq!(kept.read().await.opcode, frame::PONG);
     gateway.wait_for_metric("tidegate_http2_connections", &[], 1.0).await;
-}
-
-#[tokio::test]
-async fn http_1_goes_on_beside_it_and_alone_by_default() {
-    let gateway = Gateway::start(on(open_to_all())).await;
-    let mut client = RawClient::connect(gateway.addr()).await;
-    // Its first bytes might be those of the preface.
-    for piece in ["P", "R", "I * HTTP/1.1\r\nhost: a\r\n\r\n"] {
-        client.write(piece.as_bytes()).await;
-        tokio::task::yield_now().await;
-    }
-    let head = client.read_head().await;
-    assert_eq!(head.status, 400, "{head:?}");
-    let answer = http::send(gateway.addr(), "PUT", "/", &[], "x".into()).await;
-    assert_eq!(answer.status, 404);
-    RawClient::open(gateway.addr(), PATH).await.expect_text("connected").await;
-    let plain = Gateway::start(open_to_all()).await;
-    let mut client = RawClient::connect(plain.addr()).await;
-    client.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
-    let refused = client.read_to_end().await;
-    assert!(!refused.contains(&0), "{refused:?}");
-    until("the counter", async || {
-        (plain.metric("tidegate_http_errors_total", &[]).await >= 1.0).then_some(())
-    })
-    .await;
-}
-
-/// Frames that no client library sends: each ends its stream or the connection, and no panic.
-#[tokio::test]
-async fn malformed_heads_reset_their_stream() {
-    let gateway = Gateway::start(on(open_to_all())).await;
-    let pseudo =
-        [(":method", "GET"), (":scheme", "http"), (":authority", "a.test"), (":path", "/")];
-    let without = |name: &str| -> Vec<(&str, &str)> {
-        pseudo.iter().copied().filter(|(other, _)| *other != name).collect()
-    };
-    let with = |more: (&'static str, &'static str)| [&pseudo[..], &[more]].concat();
-    for fields in [
-        without(":path"),
-        without(":scheme"),
-        without(":method"),
-        with(("Upper", "case")),
-        with(("connection", "close")),
-        with(("transfer-encoding", "chunked")),
-        with(("te", "gzip")),
-        with((":status", "200")),
-        with((":path", "/again")),
-        [&[("x", "1")][..], &pseudo].concat(),
-    ] {
-        let mut client = RawClient::connect(gateway.addr()).await;
-        let mut block = Vec::new();
-        for (name, value) in &fields {
-            // A literal without indexing and with a new name (RFC 7541 section 6.2.2).
-            block.extend_from_slice(&[0, name.len() as u8]);
-            block.extend_from_slice(name.as_bytes());
-            block.push(value.len() as u8);
-            block.extend_from_slice(value.as_bytes());
-        }
-        let settings = [0, 0, 0, 4, 0, 0, 0, 0, 0];
-        let headers = [&[0, 0, block.len() as u8, 1, 5, 0, 0, 0, 1][..], &block].concat();
-        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-        client.write(&[&preface[..], &settings, &headers].concat()).await;
-        // RST_STREAM or GOAWAY, and no HEADERS.
-        loop {
-            let head = client.read_exact(9).await;
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            client.read_exact(length).await;
-            assert_ne!(head[3], 1, "{fields:?} is answered");
-            if matches!(head[3], 3 | 7) {
-                break;
-            }
-        }
-    }
-    let mut client = Http2::connect(gateway.addr()).await;
-    client.open(PATH, &[]).await.unwrap().expect_text("connected").await;
 }
