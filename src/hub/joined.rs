@@ -83,13 +83,12 @@ impl Joined {
         }
     }
 
-    /// The publications of the range in this form; `all` are those of the pass. `None` if there are none.
-    pub fn publications<'a>(&'a self, all: &'a [Delivery]) -> Option<&'a [Delivery]> {
-        let publications = match self.deliveries.is_empty() {
+    /// The publications of the range in this form; `all` are those of the pass.
+    pub fn publications<'a>(&'a self, all: &'a [Delivery]) -> &'a [Delivery] {
+        match self.deliveries.is_empty() {
             true => &all[self.from..self.to],
             false => &self.deliveries,
-        };
-        (!publications.is_empty()).then_some(publications)
+        }
     }
 
     /// Their frames in one buffer.

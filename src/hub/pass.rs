@@ -16,7 +16,7 @@ use std::time::Instant;
 use super::Turn;
 use super::joined::JoinedForms;
 use crate::protocol::{CloseReason, Position};
-use crate::socket::{Delivery, HubPlace, Socket};
+use crate::socket::{Delivery, HubPlace, Socket, Window};
 
 /// A turn ends after this many sockets or bytes, so that other channels wait for no more than a part of a millisecond.
 pub(super) const SOCKETS_PER_TURN: usize = 32;
@@ -126,28 +126,34 @@ impl Pass {
     pub fn visit(&mut self, sockets: &[Rc<Socket>], forms: &mut JoinedForms) -> Turn {
         let (started, mut bytes) = (self.visited, 0);
         let mut counts = Counts::default();
-        while self.visited < self.end
-            && self.visited - started < SOCKETS_PER_TURN
-            && bytes < BYTES_PER_TURN
-        {
-            let socket = &sockets[self.visited];
-            self.visited += 1;
-            let from = socket.hub_place.get().cursor.wrapping_sub(self.first) as usize;
-            // Most sockets of a turn get the same.
-            let joined = match socket.window() {
-                None => forms.plain(from, &self.publications),
-                Some(window) => forms.compressed(window, from, &mut self.publications),
+        let end = self.end.min(started + SOCKETS_PER_TURN);
+        while self.visited < end && bytes < BYTES_PER_TURN {
+            let wanted = self.wanted_by(&sockets[self.visited]);
+            let joined = match wanted {
+                (None, from) => forms.plain(from, &self.publications),
+                (Some(window), from) => forms.compressed(window, from, &mut self.publications),
             };
             let to = joined.to;
             self.reached = self.reached.min(to);
-            if to < self.publications.len() {
-                self.again = self.visited;
-            }
-            let Some(publications) = joined.publications(&self.publications) else { continue };
+            let publications = joined.publications(&self.publications);
             let frames = joined.frames(publications);
-            bytes += frames.len();
-            place(socket, self.visited - 1, self.first.wrapping_add(to as u32));
-            counts.add(publications.len(), deliver(socket, publications, frames));
+            // Most sockets of a turn get the same.
+            while self.visited < end && bytes < BYTES_PER_TURN {
+                let socket = &sockets[self.visited];
+                if self.wanted_by(socket) != wanted {
+                    break;
+                }
+                self.visited += 1;
+                if to < self.publications.len() {
+                    self.again = self.visited;
+                }
+                if publications.is_empty() {
+                    continue;
+                }
+                bytes += frames.len();
+                place(socket, self.visited - 1, self.first.wrapping_add(to as u32));
+                counts.add(publications.len(), deliver(socket, publications, frames));
+            }
         }
         forms.clear();
         self.counts.deliveries += counts.deliveries;
@@ -159,6 +165,12 @@ impl Pass {
             drops: counts.drops,
             ..Turn::default()
         }
+    }
+
+    /// The form of what a socket gets, and which publication it gets first.
+    fn wanted_by(&self, socket: &Socket) -> (Option<Window>, usize) {
+        let from = socket.hub_place.get().cursor.wrapping_sub(self.first) as usize;
+        (socket.window(), from)
     }
 
     /// If every socket of the lap has been visited: removes what all sockets have had, and begins the next lap if

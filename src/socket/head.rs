@@ -47,6 +47,14 @@ impl HeadReader {
     /// Takes bytes from the front of `input` until a head is whole. Returns how many bytes were taken, and
     /// the head once it is whole; then the next call begins the next head.
     pub fn read(&mut self, input: &[u8]) -> Result<(usize, Option<Head>), CloseReason> {
+        // Most heads come whole, and are parsed where they are.
+        if let (0, [_, second, ..]) = (self.len, input) {
+            let is_masked = !self.is_from_server || second & 0x80 != 0;
+            let need = head_size(&input[..2], is_masked, self.allows_compressed)?;
+            if let Some(head) = input.get(..need) {
+                return Ok((need, Some(parse(head, is_masked)?)));
+            }
+        }
         let mut taken = 0;
         loop {
             let have = usize::from(self.len);
@@ -91,9 +99,12 @@ pub(super) fn head_size(
     let Some(&first) = head.first() else { return Ok(2) };
     let opcode = Opcode::from_bits(first & 0x0f).ok_or(CloseReason::ProtocolError)?;
     let fin = first & 0x80 != 0;
-    let may_be_compressed = allows_compressed && matches!(opcode, Opcode::Text | Opcode::Binary);
-    let reserved = if may_be_compressed { RSV_BITS & !RSV1 } else { RSV_BITS };
-    if first & reserved != 0 || (opcode.is_control() && !fin) {
+    let begins_compressed = || {
+        allows_compressed
+            && first & RSV_BITS == RSV1
+            && matches!(opcode, Opcode::Text | Opcode::Binary)
+    };
+    if (first & RSV_BITS != 0 && !begins_compressed()) || (opcode.is_control() && !fin) {
         return Err(CloseReason::ProtocolError);
     }
     let Some(&second) = head.get(1) else { return Ok(2) };

@@ -50,7 +50,7 @@ pub enum Proceed {
 struct Frame {
     opcode: Opcode,
     fin: bool,
-    /// Whether it begins a compressed message.
+    /// Whether its message is compressed.
     is_compressed: bool,
     remaining: usize,
     /// Rotated as payload is consumed, so that its first byte belongs to the next payload byte.
@@ -65,6 +65,12 @@ struct Partial {
     is_compressed: bool,
     utf8: Utf8,
     bytes: Vec<u8>,
+}
+
+impl Partial {
+    fn new(is_text: bool, is_compressed: bool) -> Self {
+        Self { is_text, is_compressed, utf8: Utf8::default(), bytes: Vec::new() }
+    }
 }
 
 /// The parser of one connection. Between messages it holds no heap memory.
@@ -236,7 +242,11 @@ impl Parser {
                     return Ok(());
                 }
             } else if self.proceed == Proceed::Parse {
-                self.data_payload((opcode, is_compressed), payload, finished && fin, on_event)?;
+                let is_last = finished && fin;
+                match is_compressed {
+                    false => self.data_payload(opcode, payload, is_last, on_event)?,
+                    true => self.compressed_payload(opcode, payload, is_last, on_event)?,
+                }
             }
         }
         Ok(())
@@ -262,14 +272,16 @@ impl Parser {
 
     /// Checks a head against the frames before it: their order, and the size of the whole message.
     fn begin_frame(&mut self, head: Head) -> Result<Frame, CloseReason> {
-        let Head { opcode, fin, is_compressed, length, mask } = head;
+        let Head { opcode, fin, mut is_compressed, length, mask } = head;
         if !opcode.is_control() && self.proceed == Proceed::Parse {
             if (opcode == Opcode::Continuation) != self.message.is_some() {
                 return Err(CloseReason::ProtocolError);
             }
-            let before = self.message.as_ref().map_or(0, |message| message.bytes.len());
-            let is_compressed =
-                is_compressed || self.message.as_ref().is_some_and(|message| message.is_compressed);
+            let mut before = 0;
+            if let Some(message) = &self.message {
+                before = message.bytes.len();
+                is_compressed = message.is_compressed;
+            }
             let max = match is_compressed {
                 true => max_compressed(self.max_message),
                 false => self.max_message,
@@ -311,37 +323,56 @@ impl Parser {
 
     fn data_payload(
         &mut self,
-        (opcode, is_compressed): (Opcode, bool),
+        opcode: Opcode,
         payload: &[u8],
         finished: bool,
         on_event: &mut dyn FnMut(Incoming<'_>) -> Proceed,
     ) -> Result<(), CloseReason> {
         if self.message.is_none() {
             let is_text = opcode == Opcode::Text;
-            if finished && is_compressed {
-                return self.pass_on_inflated(is_text, payload, on_event);
-            }
             if finished {
                 self.pass_on(whole_message(is_text, payload)?, on_event);
                 return Ok(());
             }
-            let (utf8, bytes) = (Utf8::default(), Vec::new());
-            self.message = Some(Partial { is_text, is_compressed, utf8, bytes });
+            self.message = Some(Partial::new(is_text, false));
         }
         let Some(message) = &mut self.message else { return Ok(()) };
-        if message.is_text && !message.is_compressed {
+        if message.is_text {
             message.utf8.feed(payload).map_err(|InvalidUtf8| CloseReason::InvalidUtf8)?;
         }
         message.bytes.extend_from_slice(payload);
         if finished && let Some(message) = self.message.take() {
-            if message.is_compressed {
-                return self.pass_on_inflated(message.is_text, &message.bytes, on_event);
-            }
             if !message.utf8.is_complete() {
                 return Err(CloseReason::InvalidUtf8);
             }
             self.pass_on(whole_message(message.is_text, &message.bytes)?, on_event);
         }
+        Ok(())
+    }
+
+    /// Like [`Self::data_payload`], of a compressed message: nothing is checked before it is complete.
+    #[inline(never)]
+    fn compressed_payload(
+        &mut self,
+        opcode: Opcode,
+        payload: &[u8],
+        finished: bool,
+        on_event: &mut dyn FnMut(Incoming<'_>) -> Proceed,
+    ) -> Result<(), CloseReason> {
+        let Some(mut message) = self.message.take() else {
+            let is_text = opcode == Opcode::Text;
+            if finished {
+                return self.pass_on_inflated(is_text, payload, on_event);
+            }
+            let message = self.message.insert(Partial::new(is_text, true));
+            message.bytes.extend_from_slice(payload);
+            return Ok(());
+        };
+        message.bytes.extend_from_slice(payload);
+        if finished {
+            return self.pass_on_inflated(message.is_text, &message.bytes, on_event);
+        }
+        self.message = Some(message);
         Ok(())
     }
 
