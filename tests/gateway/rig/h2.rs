@@ -190,9 +190,12 @@ impl Http2Socket {
         self.try_read().await.expect("no reset").expect("a frame")
     }
 
-    /// Reads a text frame that has `part`.
+    /// Reads a text frame that has `part`. A busy machine may take so long that the gateway has pinged before.
     pub async fn expect_text(&mut self, part: &str) -> String {
-        let read = self.read().await;
+        let mut read = self.read().await;
+        while read.opcode == frame::PING {
+            read = self.read().await;
+        }
         let text = String::from_utf8(read.payload).expect("text");
         assert!(read.opcode == frame::TEXT && text.contains(part), "{text} has no {part}");
         text
