@@ -260,6 +260,10 @@ async fn a_master_that_hangs_is_replaced_and_not_used_when_it_wakes() {
     cluster.nodes[hangs].pause();
     (5..10).for_each(|number| assert!(writer.write(chunk(number))));
     cluster.promoted(3 + hangs).await;
+    // Until then its clients would hear what it says before it knows that it was replaced, and be told that it is lost.
+    for node in &nodes {
+        node.wait_for_event("subscription_lost").await;
+    }
     (10..15).for_each(|number| assert!(writer.write(chunk(number))));
     cluster.nodes[hangs].resume();
     (15..20).for_each(|number| assert!(writer.write(chunk(number))));
