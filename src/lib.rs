@@ -100,6 +100,8 @@ mod retry;
 mod shares;
 // A parser for server-sent events.
 mod sse;
+// The server side of TLS: certificates, handshakes and records.
+mod tls;
 
 /// What fuzz targets and integration tests use. Not a stable interface.
 #[cfg(feature = "internals")]

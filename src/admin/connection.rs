@@ -20,6 +20,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::Admin;
 use super::open_connections::{Call, OpenConnections, OpenGuard};
 use super::read_ahead::ReadAhead;
+use super::stream::Stream;
 use crate::protocol::ClientNetwork;
 use crate::shutdown::Shutdown;
 use crate::socket::linger_and_close;
@@ -105,11 +106,16 @@ impl Connection {
     }
 
     /// Answers requests until the connection ends.
-    pub async fn serve(self: Rc<Self>, admin: Rc<Admin>, mut stream: TcpStream, guard: OpenGuard) {
-        let socket = socket2::SockRef::from(&stream);
+    pub async fn serve(self: Rc<Self>, admin: Rc<Admin>, tcp: TcpStream, guard: OpenGuard) {
+        let socket = socket2::SockRef::from(&tcp);
         // Without them the defaults of the system apply.
         let _ = (socket.set_tcp_user_timeout(Some(PEER_TIMEOUT)), socket.set_tcp_nodelay(true));
         let connections = guard.connections();
+        let stream = tokio::select! {
+            stream = self.begin(&admin, tcp) => stream,
+            () = self.ended.cancelled() => return,
+        };
+        let Some(mut stream) = stream else { return };
         let read = tokio::select! {
             read = admin.serve_publish_calls(&mut stream, &self, &connections) => read,
             () = self.ended.cancelled() => return,
@@ -118,6 +124,15 @@ impl Connection {
             self.serve_http(admin, ReadAhead::new(read, stream), connections).await;
         }
         drop(guard);
+    }
+
+    /// Runs the TLS handshake, if the port has TLS. `None` = there is no connection.
+    async fn begin(&self, admin: &Admin, tcp: TcpStream) -> Option<Stream> {
+        let Some((handshakes, acceptor)) = &admin.tls else { return Some(Stream::Tcp(tcp)) };
+        let Some(acceptor) = acceptor() else { return Some(Stream::Tcp(tcp)) };
+        let tls = handshakes.admin(tcp, self.address.ip(), self.network, &acceptor).await?;
+        self.used.set(Instant::now());
+        Some(Stream::Tls(Box::new(tls)))
     }
 
     /// Answers requests with the HTTP library.

@@ -26,6 +26,7 @@ mod publish_call;
 mod publish_calls;
 mod read_ahead;
 mod resource;
+mod stream;
 mod tail;
 #[cfg(test)]
 mod tests;
@@ -48,7 +49,7 @@ use crate::limits::{NetworkRates, SharedLimits, Verdict};
 use crate::presence::PresenceStore;
 use crate::protocol::{ChannelName, ClientNetwork, HeadMistake, check_head};
 use crate::shutdown::Shutdown;
-use crate::socket::is_failed_connection;
+use crate::socket::{TlsAcceptor, TlsHandshakes, is_failed_connection};
 use crate::telemetry;
 use crate::telemetry::log::LogControl;
 use crate::tokens::TokenStore;
@@ -80,10 +81,15 @@ pub type ReadyCheck = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 /// The checks of the queues of upstreams, each with its name.
 pub type ReadyQueues = Arc<dyn Fn() -> Vec<(String, Result<(), String>)> + Send + Sync>;
 
+/// Runs TLS handshakes, and what they need; `None` = the port speaks plain HTTP.
+pub type AdminHandshakes = (TlsHandshakes, Arc<dyn Fn() -> Option<Arc<TlsAcceptor>> + Send + Sync>);
+
 type Answer = Response<Body>;
 
 /// What the admin port needs.
 pub struct Admin {
+    /// `None` = there is no TLS in this process.
+    pub tls: Option<AdminHandshakes>,
     pub config: SharedConfig,
     pub token_ttl: Duration,
     pub max_publication_bytes: usize,

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use super::connection::{Caller, Connection, HEADER_TIMEOUT};
 use super::open_connections::{Call, OpenConnections};
 use super::publish_call::{Front, MAX_CALL_BYTES, front};
+use super::stream::Stream;
 use super::{Admin, Answer, REQUESTS_IN_A_ROW, api};
 use crate::clock;
 use crate::telemetry;
@@ -60,7 +60,7 @@ impl Admin {
     /// Serves calls until something else comes. Returns what was read of it; `None` if the connection has ended.
     pub(super) async fn serve_publish_calls(
         &self,
-        stream: &mut TcpStream,
+        stream: &mut Stream,
         connection: &Connection,
         connections: &OpenConnections,
     ) -> Option<Bytes> {
@@ -193,17 +193,23 @@ impl Answers {
     }
 
     /// Writes all answers; `None` if the client does not take them.
-    async fn write(&mut self, stream: &mut TcpStream) -> Option<()> {
+    async fn write(&mut self, stream: &mut Stream) -> Option<()> {
         if self.bytes.is_empty() {
             return Some(());
         }
-        let written = match stream.try_write(&self.bytes) {
-            Ok(written) => written,
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
-            Err(_) => return None,
+        let written = match stream {
+            Stream::Tcp(tcp) => match tcp.try_write(&self.bytes) {
+                Ok(written) => written,
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
+                Err(_) => return None,
+            },
+            Stream::Tls(_) => 0,
         };
         if written < self.bytes.len() {
-            let rest = stream.write_all(&self.bytes[written..]);
+            let rest = async {
+                stream.write_all(&self.bytes[written..]).await?;
+                stream.flush().await
+            };
             tokio::time::timeout(ANSWER_TIMEOUT, rest).await.ok()?.ok()?;
         }
         self.bytes.clear();

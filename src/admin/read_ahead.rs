@@ -6,20 +6,21 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::stream::Stream;
 
 /// Reads `front` before what the stream has.
 pub(super) struct ReadAhead {
     front: Bytes,
-    stream: TcpStream,
+    stream: Stream,
 }
 
 impl ReadAhead {
-    pub fn new(front: Bytes, stream: TcpStream) -> Self {
+    pub fn new(front: Bytes, stream: Stream) -> Self {
         Self { front, stream }
     }
 
-    pub fn into_stream(self) -> TcpStream {
+    pub fn into_stream(self) -> Stream {
         self.stream
     }
 }

@@ -57,6 +57,7 @@ impl Bench {
         );
         metrics::with_local_recorder(&recorder, || api_called(Call::Tokens, 200, address));
         let admin = Admin {
+            tls: None,
             config: config.clone(),
             token_ttl: ttl,
             max_publication_bytes: MAX_PUBLICATION_BYTES,

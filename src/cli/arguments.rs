@@ -1,29 +1,72 @@
 //! Parsers for the values of arguments.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::ClientConfig;
 use url::Url;
 
+use super::Failure;
 use crate::config::parse_duration;
+use crate::http_client::{ServerTrust, trusting};
 use crate::protocol::ChannelName;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Host and port of a URL.
+/// Host and port of a URL, and whether it is an https one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Authority(pub String);
+pub struct Authority {
+    pub text: String,
+    pub has_tls: bool,
+}
 
-/// Parses the URL of an admin port, such as `http://127.0.0.1:9000`. The admin port has no TLS.
+/// How an admin port with TLS is talked to.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TlsArgs {
+    /// A PEM file with the authorities that may have signed the admin port's certificate [default: the system's]
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// A PEM file with a client certificate, for admin.tls.client_ca
+    #[arg(long, value_name = "FILE", requires = "client_key")]
+    client_certificate: Option<PathBuf>,
+    /// A PEM file with its private key
+    #[arg(long, value_name = "FILE", requires = "client_certificate")]
+    client_key: Option<PathBuf>,
+}
+
+impl TlsArgs {
+    /// The TLS settings of requests. Without `--ca`, servers are trusted as `otherwise` says.
+    pub fn client(&self, otherwise: ServerTrust) -> Result<Arc<ClientConfig>, Failure> {
+        let read = |path: &PathBuf| {
+            std::fs::read_to_string(path)
+                .map_err(|error| Failure(format!("{}: {error}", path.display())))
+        };
+        let trust = match &self.ca {
+            Some(path) => ServerTrust::Authorities(read(path)?),
+            None => otherwise,
+        };
+        let chain = self.client_certificate.as_ref().map(read).transpose()?;
+        let key = self.client_key.as_ref().map(read).transpose()?;
+        let identity = chain.as_deref().zip(key.as_deref());
+        trusting(&trust, identity).map_err(|error| Failure(format!("TLS: {error}")))
+    }
+}
+
+/// Parses the URL of an admin port, such as `http://127.0.0.1:9000`.
 pub fn parse_authority(text: &str) -> Result<Authority, String> {
     let invalid =
         || format!("{text:?} is not the URL of an admin port; write http://127.0.0.1:9000");
     let url = Url::parse(text).map_err(|_| invalid())?;
     let bare = matches!(url.path(), "" | "/") && url.query().is_none() && url.fragment().is_none();
     let anonymous = url.username().is_empty() && url.password().is_none();
-    let host = url.host_str().filter(|_| url.scheme() == "http" && bare && anonymous);
+    let is_http = matches!(url.scheme(), "http" | "https");
+    let host = url.host_str().filter(|_| is_http && bare && anonymous);
     let port = url.port_or_known_default();
     match (host, port) {
-        (Some(host), Some(port)) => Ok(Authority(format!("{host}:{port}"))),
+        (Some(host), Some(port)) => {
+            Ok(Authority { text: format!("{host}:{port}"), has_tls: url.scheme() == "https" })
+        }
         _ => Err(invalid()),
     }
 }

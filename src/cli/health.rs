@@ -9,16 +9,20 @@ use hyper::StatusCode;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::arguments::{Authority, parse_authority, parse_deadline};
+use super::arguments::{Authority, TlsArgs, parse_authority, parse_deadline};
 use super::server_api::{ApiResponse, ServerApi, block_on};
 use super::{Failure, print_line};
 use crate::config::{Config, Environment};
+use crate::http_client::ServerTrust;
 
 /// The default of `[admin] listen`.
 const DEFAULT_LISTEN: &str = "127.0.0.1:9000";
 
 /// The variable that overrides it, as for the gateway.
 const LISTEN_VARIABLE: &str = "TIDEGATE__ADMIN__LISTEN";
+
+/// The variable that turns TLS on, as for the gateway.
+const CERTIFICATE_VARIABLE: &str = "TIDEGATE__ADMIN__TLS__CERTIFICATE";
 
 /// Check whether a gateway is ready, or alive: exit code 0 or 1, for container probes
 ///
@@ -30,7 +34,7 @@ pub struct Args {
     /// The gateway's config file
     #[arg(long, value_name = "FILE", conflicts_with = "url")]
     config: Option<PathBuf>,
-    /// The admin port, such as http://127.0.0.1:9000, instead of the config file
+    /// The admin port, such as http://127.0.0.1:9000 or https://gateway:9000, instead of the config file
     #[arg(long, value_name = "URL", value_parser = parse_authority)]
     url: Option<Authority>,
     /// Check only whether the process is alive (/livez), whatever the state of Redis
@@ -39,6 +43,8 @@ pub struct Args {
     /// Time limit for the response
     #[arg(long, value_name = "DURATION", value_parser = parse_deadline, default_value = "2s")]
     timeout: Duration,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -55,22 +61,26 @@ fn admin_port(
     environment: &Environment,
     variable: Option<String>,
 ) -> Result<ServerApi, Failure> {
-    if let Some(Authority(authority)) = &args.url {
-        return Ok(ServerApi::at(authority.clone(), None));
+    if let Some(Authority { text, has_tls }) = &args.url {
+        let tls = has_tls.then(|| args.tls.client(ServerTrust::System)).transpose()?;
+        return Ok(ServerApi::at(text.clone(), None).with_tls(tls));
     }
-    let listen = match &args.config {
+    let (listen, has_tls) = match &args.config {
         Some(path) => Config::admin_listen(path, environment)
             .map_err(|mistakes| Failure(format!("{}: {mistakes}", path.display())))?,
         None => {
             let text = variable.as_deref().unwrap_or(DEFAULT_LISTEN);
-            text.parse::<SocketAddr>().map_err(|_| {
+            let listen = text.parse::<SocketAddr>().map_err(|_| {
                 Failure(format!(
                     "{LISTEN_VARIABLE}: write an IP address and a port such as {DEFAULT_LISTEN}"
                 ))
-            })?
+            })?;
+            (listen, std::env::var(CERTIFICATE_VARIABLE).is_ok_and(|path| !path.is_empty()))
         }
     };
-    Ok(ServerApi::new(listen, None))
+    // The gateway may still have another certificate than its file, and the request tells nothing.
+    let tls = has_tls.then(|| args.tls.client(ServerTrust::Anything)).transpose()?;
+    Ok(ServerApi::new(listen, None).with_tls(tls))
 }
 
 /// Whether the gateway is healthy, and the lines to print about it.

@@ -31,6 +31,7 @@ pub fn run(args: &Args) -> Result<ExitCode, Failure> {
             event = "listening",
             public = %addresses.public,
             admin = %addresses.admin,
+            redirect = addresses.redirect.map(tracing::field::display),
             "listening"
         );
     })?;

@@ -3,6 +3,7 @@
 use std::error::Error as _;
 use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
+use rustls::ClientConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,6 +30,8 @@ pub struct ServerApi {
     /// The host and port.
     authority: String,
     key: Option<Secret>,
+    /// `None` = the port speaks plain HTTP.
+    tls: Option<Arc<ClientConfig>>,
 }
 
 /// A complete response.
@@ -66,7 +70,12 @@ impl ServerApi {
 
     /// A client for a host and port.
     pub fn at(authority: String, key: Option<&Secret>) -> Self {
-        Self { authority, key: key.cloned() }
+        Self { authority, key: key.cloned(), tls: None }
+    }
+
+    /// The same for a port with TLS, or without.
+    pub fn with_tls(self, tls: Option<Arc<ClientConfig>>) -> Self {
+        Self { tls, ..self }
     }
 
     /// The host and port.
@@ -180,9 +189,10 @@ impl ServerApi {
         path: &str,
         body: Option<Bytes>,
     ) -> Result<Response<Incoming>, String> {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
         let mut request = Request::builder()
             .method(method)
-            .uri(format!("http://{}{path}", self.authority))
+            .uri(format!("{scheme}://{}{path}", self.authority))
             .header(ACCEPT, "application/json, text/event-stream, text/plain");
         if let Some(key) = &self.key {
             let mut bearer = HeaderValue::try_from(format!("Bearer {}", key.expose()))
@@ -194,7 +204,8 @@ impl ServerApi {
             request = request.header(CONTENT_TYPE, "application/json");
         }
         let request = request.body(Full::new(body.unwrap_or_default())).map_err(text)?;
-        let client: HttpClient = http_client::new(&http_client::tls_config(false)?, DEADLINE, 0);
+        let tls = self.tls.clone().map_or_else(|| http_client::tls_config(false), Ok)?;
+        let client: HttpClient = http_client::new(&tls, DEADLINE, 0);
         client.request(request).await.map_err(|error| {
             // The outermost error says only which step failed.
             let reason = error_chain(error.source().unwrap_or(&error));

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use super::Failure;
-use super::arguments::{Authority, parse_authority};
+use super::arguments::{Authority, TlsArgs, parse_authority};
 use super::server_api::ServerApi;
 use crate::config::{Config, Environment, Secret};
+use crate::http_client::ServerTrust;
 
 /// The variable with an API key, for machines without the config file.
 const KEY_VARIABLE: &str = "TIDEGATE_API_KEY";
@@ -17,12 +18,14 @@ pub struct Target {
     /// The gateway's config file, for admin.listen and the first of admin.api_keys
     #[arg(long, value_name = "FILE", group = "gateway")]
     config: Option<PathBuf>,
-    /// The admin port, such as http://10.0.0.5:9000, instead of admin.listen
+    /// The admin port, such as http://10.0.0.5:9000 or https://gateway:9000, instead of admin.listen
     #[arg(long, value_name = "URL", value_parser = parse_authority, group = "gateway")]
     url: Option<Authority>,
     /// A file with an API key [default: TIDEGATE_API_KEY, then the config file]
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl Target {
@@ -31,15 +34,23 @@ impl Target {
         let admin = match &self.config {
             None => None,
             Some(path) => Some(
-                Config::admin_section(path, &Environment::from_process())
+                Config::admin_access(path, &Environment::from_process())
                     .map_err(|mistakes| Failure(format!("{}: {mistakes}", path.display())))?,
             ),
         };
         let configured = admin.as_ref().and_then(|admin| admin.api_keys.first().cloned());
         let key = self.explicit_key()?.or(configured);
         Ok(match (&self.url, admin) {
-            (Some(Authority(authority)), _) => ServerApi::at(authority.clone(), key.as_ref()),
-            (None, Some(admin)) => ServerApi::new(admin.listen, key.as_ref()),
+            (Some(Authority { text, has_tls }), _) => {
+                let tls = has_tls.then(|| self.tls.client(ServerTrust::System)).transpose()?;
+                ServerApi::at(text.clone(), key.as_ref()).with_tls(tls)
+            }
+            (None, Some(admin)) => {
+                // The certificate need not be for the address that the port listens on.
+                let trust = admin.certificate.map(ServerTrust::Exactly);
+                let tls = trust.map(|trust| self.tls.client(trust)).transpose()?;
+                ServerApi::new(admin.listen, key.as_ref()).with_tls(tls)
+            }
             (None, None) => return Err(Failure("pass --config or --url".to_owned())),
         })
     }

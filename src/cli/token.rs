@@ -7,11 +7,12 @@ use std::time::Duration;
 use jsonwebtoken::AlgorithmFamily;
 use serde_json::{Map, Value, json};
 
-use super::arguments::{parse_channel, parse_lifetime};
+use super::arguments::{TlsArgs, parse_channel, parse_lifetime};
 use super::server_api::ServerApi;
 use super::{Failure, check, print_line};
 use crate::clock;
 use crate::config::{Config, EngineKind, Jwt, JwtKeyMaterial, RedisEngine};
+use crate::http_client::ServerTrust;
 use crate::protocol::UserId;
 use crate::redis_link::Commands;
 use crate::shutdown::Shutdown;
@@ -47,6 +48,8 @@ pub struct Args {
     /// Sign a session JWT with the first HS256, HS384 or HS512 key, instead of a connection token
     #[arg(long)]
     jwt: bool,
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 pub fn run(args: &Args) -> Result<ExitCode, Failure> {
@@ -123,7 +126,13 @@ fn request_from_gateway(args: &Args, config: &Config) -> Result<String, String> 
     if let Some(lifetime) = args.expires {
         request.insert("session_expires_in".to_owned(), json!(lifetime.as_secs()));
     }
-    ServerApi::new(config.admin.listen, Some(key)).issue_token(&Value::Object(request))
+    let tls = config.admin.tls.as_ref().and_then(|tls| tls.certificates.iter().next());
+    // The certificate need not be for the address that the port listens on.
+    let trust = tls.map(|certificate| ServerTrust::Exactly(certificate.pem()));
+    let tls = trust.map(|trust| args.tls.client(trust)).transpose();
+    let tls = tls.map_err(|Failure(error)| error)?;
+    let api = ServerApi::new(config.admin.listen, Some(key)).with_tls(tls);
+    api.issue_token(&Value::Object(request))
 }
 
 /// The claims that a gateway with these `settings` reads and checks.

@@ -31,6 +31,14 @@ pub(super) fn ports(root: &mut Section<'_>, server: Option<&Server>, admin: Opti
         let fix = "write an address that differs from server.listen";
         root.mistake("admin.listen", Some(format!("\"{}\"", admin.listen)), fix);
     }
+    if let (Some(server), Some(admin)) = (server, admin)
+        && let Some(redirect) = server.tls.as_ref().and_then(|tls| tls.redirect)
+        && [server.listen, admin.listen].contains(&redirect.listen)
+        && redirect.listen.port() != 0
+    {
+        let fix = "write an address that differs from server.listen and admin.listen";
+        root.mistake("server.tls.redirect", Some(format!("\"{}\"", redirect.listen)), fix);
+    }
 }
 
 /// Who names clients must be trusted, and is not to be everybody by default.

@@ -14,8 +14,8 @@ use super::mistakes::{Mistake, Mistakes};
 use super::route::Entry;
 use super::section::{Section, read_document};
 use super::{
-    Admin, Config, FixedReply, Route, Upstream, checks, engine, identity, limits, proxy, reserved,
-    route, server, unused, upstream,
+    AdminAccess, Config, FixedReply, Route, Upstream, checks, engine, identity, limits, proxy,
+    reserved, route, server, tls, unused, upstream,
 };
 use crate::protocol::ReservedChannels;
 
@@ -42,13 +42,18 @@ impl Config {
         Ok(outcome.settings)
     }
 
-    /// Reads `admin.listen` only, whatever mistakes other keys have: a health probe must not fail because
-    /// of a file that the gateway has not loaded yet.
+    /// Reads `admin.listen` only, and whether the port has TLS, whatever mistakes other keys have: a health probe must not
+    /// fail because of a file that the gateway has not loaded yet.
     ///
     /// # Errors
     /// The file cannot be read, is not valid TOML, or has a mistake in this key.
-    pub fn admin_listen(path: &Path, environment: &Environment) -> Result<SocketAddr, Mistakes> {
-        let (listen, mistakes) = read_admin(path, environment, server::admin_listen)?;
+    pub fn admin_listen(
+        path: &Path,
+        environment: &Environment,
+    ) -> Result<(SocketAddr, bool), Mistakes> {
+        let (listen, mistakes) = read_admin(path, environment, |s| {
+            Some((server::admin_listen(s)?, tls::has_certificate(s)))
+        })?;
         // A mistake of this key has to be reported, because its default has taken its place.
         let mistakes = mistakes.into_iter().filter(|m| m.key == "admin.listen" || m.key == "admin");
         Mistakes::into_result(mistakes.collect())?;
@@ -57,12 +62,12 @@ impl Config {
         })
     }
 
-    /// Reads `[admin]` only, which commands need to reach a running gateway.
+    /// Reads of `[admin]` only what commands need to reach a running gateway. They may not be allowed to read its key.
     ///
     /// # Errors
     /// The file cannot be read, is not valid TOML, or has mistakes in this section.
-    pub fn admin_section(path: &Path, environment: &Environment) -> Result<Admin, Mistakes> {
-        let (admin, mistakes) = read_admin(path, environment, server::admin)?;
+    pub fn admin_access(path: &Path, environment: &Environment) -> Result<AdminAccess, Mistakes> {
+        let (admin, mistakes) = read_admin(path, environment, server::admin_access)?;
         let of_admin = |key: &str| key == "admin" || key.starts_with("admin.");
         Mistakes::into_result(mistakes.into_iter().filter(|m| of_admin(&m.key)).collect())?;
         admin.ok_or_else(|| {

@@ -43,6 +43,7 @@ mod settings;
 mod shared;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unused;
 mod upstream;
 mod value_template;

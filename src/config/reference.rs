@@ -14,6 +14,13 @@ const INTRODUCTION: &str = include_str!("reference.md");
 pub(super) const ONE_OF_EACH: &str = r#"
 jwt.keys = [{ alg = "HS256", secret = "sixteen bytes or more" }]
 
+[server.tls]
+certificate = "tests/keys/server_tls/localhost.pem"
+key = "tests/keys/server_tls/localhost.key"
+certificates = [
+    { certificate = "tests/keys/server_tls/wildcard.pem", key = "tests/keys/server_tls/wildcard.key" },
+]
+
 [[route]]
 path = "/claims"
 channel = "claims"

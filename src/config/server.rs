@@ -6,9 +6,10 @@ use std::thread::available_parallelism;
 
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
+use super::tls;
 use super::{
-    Admin, Log, LogFormat, MinPace, MissingOrigin, Origins, ProxyProtocol, Reload, Server,
-    Shutdown, Tracing,
+    Admin, AdminAccess, Log, LogFormat, MinPace, MissingOrigin, Origins, ProxyProtocol, Reload,
+    Secret, Server, Shutdown, Tracing,
 };
 use crate::protocol::ForwardingHeader;
 
@@ -102,6 +103,13 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         "Whether each connection begins with a header of the PROXY protocol (1 or 2), in which a load balancer of \
          trusted_proxies names the client. With \"required\" nobody else can connect.",
     );
+    let http2 = s.key(
+        "http2",
+        kinds::BOOLEAN,
+        false,
+        "HTTP/2 beside HTTP/1.1, also for WebSockets (RFC 8441): over TLS for clients that choose it, without TLS for \
+         those that know it beforehand, such as a proxy or a service mesh. A connection may have 128 streams.",
+    );
     let header_timeout =
         s.key("header_timeout", kinds::POSITIVE_DURATION, "10s", "Time limit for a request head.");
     let keep_alive = s.key(
@@ -129,8 +137,16 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         "16KiB",
         "Larger request heads are refused with 431.",
     );
+    let is_written = s.is_written("tls");
+    let tls = s.section(
+        "tls",
+        "[server.tls]",
+        "TLS on the public port. Without a certificate it speaks plain HTTP.",
+        |s| tls::server(s, is_written),
+    );
     Some(Server {
         listen: listen?,
+        tls: tls?,
         reuse_port: reuse_port?,
         threads: match threads? {
             0 => available_parallelism().map_or(1, usize::from),
@@ -143,6 +159,7 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
         trusted_proxies: trusted_proxies?,
         forwarding_header: forwarding_header?,
         proxy_protocol: proxy_protocol?,
+        http2: http2?,
         header_timeout: header_timeout?,
         keep_alive: keep_alive?,
         min_pace: MinPace { timeout: progress_timeout?, min_rate: min_rate? },
@@ -152,12 +169,31 @@ pub(super) fn server(s: &mut Section<'_>) -> Option<Server> {
 
 pub(super) fn admin(s: &mut Section<'_>) -> Option<Admin> {
     let listen = admin_listen(s);
-    let api_keys = s.secret_list(
+    let api_keys = api_keys(s);
+    let is_written = s.is_written("tls");
+    let tls = s.section(
+        "tls",
+        "[admin.tls]",
+        "TLS on the admin port. Without a certificate it speaks plain HTTP.",
+        |s| tls::admin(s, is_written),
+    );
+    Some(Admin { listen: listen?, api_keys: api_keys?, tls: tls? })
+}
+
+/// Reads what commands need.
+pub(super) fn admin_access(s: &mut Section<'_>) -> Option<AdminAccess> {
+    let (listen, api_keys) = (admin_listen(s), api_keys(s));
+    let doc = "TLS on the admin port.";
+    let certificate = s.section("tls", "[admin.tls]", doc, tls::certificate_only);
+    Some(AdminAccess { listen: listen?, api_keys: api_keys?, certificate: certificate? })
+}
+
+fn api_keys(s: &mut Section<'_>) -> Option<Vec<Secret>> {
+    s.secret_list(
         "api_keys",
         kinds::SECRET,
         "Keys of the server API, which answers 403 without any. Metrics and health need no key.",
-    );
-    Some(Admin { listen: listen?, api_keys: api_keys? })
+    )
 }
 
 pub(super) fn admin_listen(s: &mut Section<'_>) -> Option<SocketAddr> {

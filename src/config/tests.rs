@@ -88,6 +88,7 @@ fn the_shipped_file_shows_every_key_with_its_default() {
     let prose = [
         "[jwt] keys = [{ … }]",
         "authorize.",
+        "[[server.tls.certificates]]",
         "[upstream.NAME] tasks = [{ … }]",
         "messages_per_user.",
         "usage_per_user.",

@@ -22,11 +22,12 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 const PROBES: u32 = 3;
 
 /// Listening sockets that systemd passes on (`sd_listen_fds(3)`): `LISTEN_FDS` in the environment counts
-/// them, and `LISTEN_FDNAMES` names one `admin`. All others belong to the public port.
+/// them, and `LISTEN_FDNAMES` names one `admin` and one `redirect`. All others belong to the public port.
 #[derive(Default)]
 pub struct Inherited {
     public: Vec<TcpListener>,
     admin: Option<TcpListener>,
+    redirect: Option<TcpListener>,
 }
 
 impl Inherited {
@@ -53,6 +54,10 @@ impl Inherited {
                     return Err(invalid(&"there is more than one admin socket"));
                 }
                 "admin" => inherited.admin = Some(listener),
+                "redirect" if inherited.redirect.is_some() => {
+                    return Err(invalid(&"there is more than one redirect socket"));
+                }
+                "redirect" => inherited.redirect = Some(listener),
                 _ => inherited.public.push(listener),
             }
         }
@@ -64,6 +69,8 @@ impl Inherited {
 pub(super) struct Sockets {
     pub public: Vec<TcpListener>,
     pub admin: TcpListener,
+    /// Where plain requests are redirected to https.
+    pub redirect: Option<TcpListener>,
     /// Whether the public sockets were inherited, so that another process may accept on them too.
     pub is_inherited: bool,
 }
@@ -82,11 +89,20 @@ impl Sockets {
             Some(listener) => listener,
             None => bind_admin(admin.listen)?,
         };
-        Ok(Self { public, admin, is_inherited })
+        let redirect = server.tls.as_ref().and_then(|tls| tls.redirect);
+        let redirect = match inherited.redirect {
+            Some(listener) if redirect.is_some() => Some(listener),
+            _ => redirect
+                .map(|redirect| bind_redirect(redirect.listen, server.reuse_port))
+                .transpose()?,
+        };
+        Ok(Self { public, admin, redirect, is_inherited })
     }
 
     pub fn addresses(&self) -> std::io::Result<Addresses> {
-        Ok(Addresses { public: self.public[0].local_addr()?, admin: self.admin.local_addr()? })
+        let redirect = self.redirect.as_ref().map(TcpListener::local_addr).transpose()?;
+        let (public, admin) = (self.public[0].local_addr()?, self.admin.local_addr()?);
+        Ok(Addresses { public, admin, redirect })
     }
 }
 
@@ -125,6 +141,12 @@ fn bind_public(
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+fn bind_redirect(address: SocketAddr, shared: bool) -> Result<TcpListener, StartError> {
+    let key = "server.tls.redirect";
+    let socket = listening_socket(address, shared);
+    socket.map(TcpListener::from).map_err(|error| StartError::Bind { key, address, error })
 }
 
 fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -4,6 +4,7 @@
 //! The engine thread runs the broker's core, the Redis connections, the admin port and the signals. Each
 //! worker has a thread of its own, unless there is only one.
 
+mod certificates;
 mod descriptors;
 mod engine;
 mod hooks;
@@ -27,16 +28,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
-use crate::admin::{self, Admin, Listings};
+use crate::admin::{self, Admin, AdminHandshakes, Listings};
 use crate::broker::{Core, WorkerHandle};
 use crate::config::{Config, SharedConfig};
 use crate::control::{self, Control, Threads};
 use crate::generations::RunningTasks;
 use crate::http_client;
 use crate::limits::{MemoryBudget, NetworkRates, RefusalDelays};
-use crate::listener::{ClientLimits, Worker};
+use crate::listener::{ClientLimits, Worker, redirect_all};
 use crate::service_manager;
 use crate::shutdown::Shutdown;
+use crate::socket::TlsHandshakes;
 use crate::telemetry;
 use crate::telemetry::log::LogControl;
 use descriptors::Descriptors;
@@ -57,6 +59,8 @@ const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct Addresses {
     pub public: SocketAddr,
     pub admin: SocketAddr,
+    /// Where plain requests are redirected to https.
+    pub redirect: Option<SocketAddr>,
 }
 
 /// How a run ended.
@@ -146,7 +150,7 @@ async fn serve(
     let shutdown = Shutdown::new();
     let shared = SharedConfig::new(config);
     let config = shared.load_full();
-    let Sockets { public, admin, is_inherited } = sockets;
+    let Sockets { public, admin, redirect, is_inherited } = sockets;
     let (core, broker_handles) = Core::new(public.len(), config.engine.max_publication_bytes);
     let running = RunningTasks::default();
     let (threads, command_handles) = Threads::new(public.len(), hooks::cancel(&running));
@@ -154,7 +158,8 @@ async fn serve(
         threads.with_debug(hooks::debug(&log)).with_generations(hooks::generations(&running));
     let mut engine =
         Engine::build(&shared, &core, threads, running, &shutdown).map_err(StartError::Setting)?;
-    let builder = RuntimeConfigBuilder::new(&engine, &config.engine, &shutdown);
+    let builder = RuntimeConfigBuilder::new(&engine, &config.engine, &shutdown)
+        .map_err(StartError::Setting)?;
     let runtime_config =
         Arc::new(builder.build(Arc::clone(&config), None).map_err(StartError::Setting)?);
     telemetry::connections::client_sockets_limited(config.server.max_connections);
@@ -170,13 +175,30 @@ async fn serve(
         applied,
     };
     let handles = broker_handles.into_iter().zip(command_handles);
-    let parts = WorkerParts { engine: &engine, publisher: &publisher, confirm_applied };
+    let tls = match config.server.tls.is_some() || config.admin.tls.is_some() {
+        true => Some(
+            TlsHandshakes::start(config.server.threads, &shutdown).map_err(system("TLS thread"))?,
+        ),
+        false => None,
+    };
+    certificates::report(None, &config);
+    let parts =
+        WorkerParts { engine: &engine, publisher: &publisher, confirm_applied, tls: tls.clone() };
     let workers = parts.workers((public, is_inherited), handles, &shutdown);
     let intake_bytes = core.intake().queued_bytes();
     let broker = engine.run(core, &config, &shutdown)?;
     publisher.needs.declare(&config);
-    serve_admin(&publisher, admin, &metrics, &engine, &log, &shutdown)
+    serve_admin((&publisher, tls), admin, &metrics, &engine, &log, &shutdown)
         .map_err(system("admin port"))?;
+    if let Some(listener) = redirect {
+        let runtime = publisher.runtime.subscribe();
+        let redirecting = async move {
+            if let Err(error) = redirect_all(listener, runtime).await {
+                telemetry::connections::accept_failed(&error);
+            }
+        };
+        tokio::task::spawn_local(shutdown.essential("redirects", redirecting));
+    }
     let upkeep = async move {
         loop {
             tokio::time::sleep(METRICS_UPKEEP).await;
@@ -212,6 +234,7 @@ struct WorkerParts<'a> {
     engine: &'a Engine,
     publisher: &'a ConfigPublisher,
     confirm_applied: mpsc::Sender<()>,
+    tls: Option<TlsHandshakes>,
 }
 
 impl WorkerParts<'_> {
@@ -241,6 +264,7 @@ impl WorkerParts<'_> {
             generations: self.engine.generations.clone(),
             control: self.engine.control.clone(),
             client_limits: client_limits.clone(),
+            tls: self.tls.clone(),
             memory: self.publisher.memory.thread(number),
             refusals: refusals.clone(),
             shutdown: shutdown.clone(),
@@ -251,7 +275,7 @@ impl WorkerParts<'_> {
 }
 
 fn serve_admin(
-    publisher: &ConfigPublisher,
+    (publisher, tls): (&ConfigPublisher, Option<TlsHandshakes>),
     listener: std::net::TcpListener,
     metrics: &PrometheusHandle,
     engine: &Engine,
@@ -266,7 +290,13 @@ fn serve_admin(
         let checked = upstreams.check_queues();
         checked.map(|(name, checked)| (format!("upstream.{name}"), checked)).collect()
     };
+    let runtime = publisher.runtime.subscribe();
+    let tls = tls.map(|handshakes| -> AdminHandshakes {
+        let acceptor = move || runtime.borrow().admin_tls.clone();
+        (handshakes, Arc::new(acceptor))
+    });
     let admin = Admin {
+        tls,
         config: shared.clone(),
         // These two only change with a restart, like the token store and the broker that use them.
         token_ttl: config.tokens.ttl,

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
+use super::certificates;
 use super::descriptors::Descriptors;
 use super::needs::NeedsDeclarer;
 use super::runtime_config::RuntimeConfigBuilder;
@@ -146,6 +147,7 @@ impl ConfigPublisher {
         telemetry::connections::client_sockets_limited(new.config.server.max_connections);
         self.descriptors.check(&new.config);
         self.memory.set_max(new.config.server.max_memory);
+        certificates::report(Some(&self.shared.load_full()), &new.config);
         self.shared.replace(Arc::clone(&new.config));
         self.needs.declare(&new.config);
         self.runtime.send_replace(Arc::new(new));
@@ -203,6 +205,20 @@ fn keep_what_needs_a_restart(current: &Config, new: &mut Config) -> Vec<&'static
         "jwt.session_version": jwt.session_version,
         "tracing": tracing,
         "log.format": log.format,
+    }
+    if new.server.tls.is_some() != current.server.tls.is_some() {
+        new.server.tls = current.server.tls.clone();
+        needs_restart.push("server.tls");
+    }
+    if let (Some(new), Some(current)) = (&mut new.server.tls, &current.server.tls)
+        && new.redirect.map(|it| it.listen) != current.redirect.map(|it| it.listen)
+    {
+        new.redirect = current.redirect;
+        needs_restart.push("server.tls.redirect");
+    }
+    if new.admin.tls.is_some() != current.admin.tls.is_some() {
+        new.admin.tls = current.admin.tls.clone();
+        needs_restart.push("admin.tls");
     }
     // The prefix of channels is part of the routes.
     let channel_prefix = new.engine.channel_prefix.clone();

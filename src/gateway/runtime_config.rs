@@ -9,6 +9,8 @@ use crate::limits::{NewChannels, SharedLimits};
 use crate::listener::RuntimeConfig;
 use crate::proxy::SharedProxy;
 use crate::shutdown::Shutdown;
+use crate::socket::TlsAcceptor;
+use crate::tls::Tickets;
 use crate::tokens::{Authenticator, SessionVersions, TokenStore};
 use crate::upstream::SharedUpstreams;
 
@@ -20,20 +22,29 @@ pub(super) struct RuntimeConfigBuilder {
     new_channels: NewChannels,
     /// Whether every channel is a group of a Channels layer.
     has_groups: bool,
+    /// With which TLS sessions are resumed.
+    tickets: Tickets,
     shutdown: Shutdown,
 }
 
 impl RuntimeConfigBuilder {
-    pub fn new(engine: &Engine, settings: &config::Engine, shutdown: &Shutdown) -> Self {
+    /// # Errors
+    /// The system has no randomness.
+    pub fn new(
+        engine: &Engine,
+        settings: &config::Engine,
+        shutdown: &Shutdown,
+    ) -> Result<Self, String> {
         let has_groups = has_groups(settings);
-        Self {
+        Ok(Self {
             tokens: engine.tokens.clone(),
             versions: engine.versions.clone(),
             limits: engine.limits.clone(),
             new_channels: NewChannels::default(),
             has_groups,
+            tickets: Tickets::new()?,
             shutdown: shutdown.clone(),
-        }
+        })
     }
 
     /// Builds the runtime configuration of `config`. Parts of `previous` whose settings have not changed are kept.
@@ -76,8 +87,47 @@ impl RuntimeConfigBuilder {
         };
         let proxied = previous.map(|previous| (&previous.config.proxy, &previous.proxied));
         let proxied = SharedProxy::new(&config, proxied);
+        let (tls, admin_tls) = self.acceptors(&config, previous)?;
         let handshake = Arc::new(handshake);
-        Ok(RuntimeConfig { config, handshake, authenticator, upstreams, proxied })
+        Ok(RuntimeConfig { config, handshake, authenticator, upstreams, proxied, tls, admin_tls })
+    }
+}
+
+type Acceptor = Option<Arc<TlsAcceptor>>;
+
+impl RuntimeConfigBuilder {
+    /// What TLS handshakes of the public port and of the admin port need.
+    fn acceptors(
+        &self,
+        config: &Config,
+        previous: Option<&RuntimeConfig>,
+    ) -> Result<(Acceptor, Acceptor), String> {
+        let of_public = previous.and_then(|previous| previous.tls.as_ref());
+        let of_admin = previous.and_then(|previous| previous.admin_tls.as_ref());
+        let before = previous.map(|previous| &previous.config);
+        let public = match &config.server.tls {
+            None => None,
+            tls if before.is_some_and(|before| {
+                before.server.tls == *tls && before.server.http2 == config.server.http2
+            }) =>
+            {
+                of_public.cloned()
+            }
+            Some(tls) => {
+                let previous = of_public.map(|previous| &**previous);
+                let http2 = config.server.http2;
+                Some(Arc::new(TlsAcceptor::public(tls, http2, &self.tickets, previous)?))
+            }
+        };
+        let admin = match &config.admin.tls {
+            None => None,
+            tls if before.is_some_and(|before| before.admin.tls == *tls) => of_admin.cloned(),
+            Some(tls) => {
+                let previous = of_admin.map(|previous| &**previous);
+                Some(Arc::new(TlsAcceptor::admin(tls, previous)?))
+            }
+        };
+        Ok((public, admin))
     }
 }
 

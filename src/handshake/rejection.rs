@@ -241,6 +241,17 @@ impl Rejection {
             .after(TRY_AGAIN_SECONDS, ErrorCode::Busy)
     }
 
+    /// This node takes no more connections.
+    pub fn node_full() -> Self {
+        Self::new(RejectionCause::ConnectionsTotal, CloseReason::Overloaded, TRY_AGAIN)
+            .after(TRY_AGAIN_SECONDS, ErrorCode::Busy)
+    }
+
+    /// Whether there is no room for a socket, not even for one that is closed at once.
+    pub fn is_of_node(&self) -> bool {
+        self.cause == RejectionCause::ConnectionsTotal
+    }
+
     /// Whether the client's address is over a limit, so that nothing of the gateway is held for it.
     pub fn is_of_address(&self) -> bool {
         matches!(

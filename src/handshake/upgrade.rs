@@ -21,8 +21,8 @@ const KEY: GeneralPurpose = GeneralPurpose::new(
 
 /// A valid upgrade request.
 pub struct UpgradeRequest {
-    /// The value of `Sec-WebSocket-Accept`.
-    accept: HeaderValue,
+    /// The value of `Sec-WebSocket-Accept`. `None` over HTTP/2, which has none (RFC 8441 section 5).
+    accept: Option<HeaderValue>,
     /// Whether the client offered `tidegate.v1`.
     offers_protocol: bool,
     /// The first subprotocol of an application that the client offered; only where the upstream may select it.
@@ -41,7 +41,7 @@ pub fn check<B>(
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
         return Err(response);
     }
-    if request.version() != Version::HTTP_11
+    if !matches!(request.version(), Version::HTTP_11 | Version::HTTP_2)
         || !header_has_token(headers, &header::UPGRADE, "websocket")
         || !header_has_token(headers, &header::CONNECTION, "upgrade")
     {
@@ -58,16 +58,10 @@ pub fn check<B>(
     if has_body(headers) {
         return Err(bad_request("an upgrade request must not have a body"));
     }
-    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
-    let key = match (keys.next(), keys.next()) {
-        (Some(key), None) => key.as_bytes(),
-        _ => return Err(bad_request("the request must have exactly one Sec-WebSocket-Key header")),
+    let accept = match request.version() {
+        Version::HTTP_2 => None,
+        _ => Some(accept(headers).map_err(bad_request)?),
     };
-    if KEY.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
-        return Err(bad_request("Sec-WebSocket-Key is not 16 bytes in base64"));
-    }
-    let accept = HeaderValue::from_str(&websocket_accept(key))
-        .map_err(|_| bad_request("Sec-WebSocket-Key is not valid"))?;
     let offers_protocol = subprotocols(headers).any(|offered| offered == PROTOCOL);
     let is_of_application = |offered: &&str| *offered != PROTOCOL && !looks_like_token(offered);
     let offered = asks_upstream.then(|| subprotocols(headers).find(is_of_application)).flatten();
@@ -82,24 +76,40 @@ pub fn check<B>(
     Ok(UpgradeRequest { accept, offers_protocol, offered: offered.map(Into::into) })
 }
 
+/// Returns the answer to the request's key; `Err` = what is wrong with it.
+fn accept(headers: &HeaderMap) -> Result<HeaderValue, &'static str> {
+    let mut keys = headers.get_all(header::SEC_WEBSOCKET_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (Some(key), None) => key.as_bytes(),
+        _ => return Err("the request must have exactly one Sec-WebSocket-Key header"),
+    };
+    if KEY.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
+        return Err("Sec-WebSocket-Key is not 16 bytes in base64");
+    }
+    HeaderValue::from_str(&websocket_accept(key)).map_err(|_| "Sec-WebSocket-Key is not valid")
+}
+
 /// Whether a request asks for a WebSocket, even if it is not a valid upgrade.
 pub fn is_requested(headers: &HeaderMap) -> bool {
     header_has_token(headers, &header::UPGRADE, "websocket")
 }
 
 impl UpgradeRequest {
-    /// Returns the 101 response for an admitted client.
+    /// Returns the response for an admitted client: 101, over HTTP/2 200.
     pub fn accept(
         self,
         subprotocol: Option<&str>,
         deflate: Option<DeflateTerms>,
     ) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::default());
-        *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+        if let Some(accept) = self.accept {
+            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+        }
         let headers = response.headers_mut();
-        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-        headers.insert(header::SEC_WEBSOCKET_ACCEPT, self.accept);
         if let Some(Ok(selected)) = subprotocol.map(HeaderValue::from_str) {
             headers.insert(header::SEC_WEBSOCKET_PROTOCOL, selected);
         }

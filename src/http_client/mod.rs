@@ -23,6 +23,7 @@ mod connections;
 mod content;
 mod exchange;
 mod tcp;
+mod trust;
 mod upgraded;
 
 pub use buffered::BufferedStream;
@@ -32,6 +33,7 @@ pub use exchange::{ExchangeClient, ResponseBody};
 pub use hyper_util::client::legacy::Error as RequestError;
 use tcp::TcpConnector;
 pub use tcp::reserve_descriptors;
+pub use trust::{ServerTrust, trusting};
 pub use upgraded::UpgradedStream;
 
 type BoxedError = Box<dyn Error + Send + Sync>;

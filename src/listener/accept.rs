@@ -21,7 +21,9 @@ use crate::redis_link::Commands;
 use crate::replies::{self, Replies, ReplyServices};
 use crate::session::{self, Presence, Services, SessionRegistry};
 use crate::shutdown::Shutdown;
-use crate::socket::{ClientListener, ClientTcp, is_failed_connection, watch_connections};
+use crate::socket::{
+    ClientListener, ClientTcp, TlsHandshakes, is_failed_connection, watch_connections,
+};
 use crate::telemetry;
 
 /// The pause after an accept that failed, for example because no file descriptor is free.
@@ -55,6 +57,8 @@ pub struct Worker {
     pub limits: SharedLimits,
     pub presence: PresenceStore,
     pub client_limits: ClientLimits,
+    /// `None` = the public port speaks plain HTTP.
+    pub tls: Option<TlsHandshakes>,
     pub memory: ThreadBudget,
     pub refusals: RefusalDelays,
     pub shutdown: Shutdown,
@@ -161,8 +165,9 @@ impl Worker {
             shutdown: self.shutdown,
             started: Instant::now(),
         };
-        let frontend = HttpFrontend::new(runtime_config, self.client_limits, Rc::new(services))
-            .map_err(std::io::Error::other)?;
+        let frontend =
+            HttpFrontend::new(runtime_config, self.client_limits, self.tls, Rc::new(services))
+                .map_err(std::io::Error::other)?;
         Ok((Rc::new(frontend), self.commands))
     }
 }

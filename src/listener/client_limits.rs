@@ -162,7 +162,10 @@ impl ClientLimits {
         // While descriptors are short, none is held for politeness.
         let is_roomy = stream.as_raw_fd() < self.reserved_from / 2;
         let place = is_roomy.then(|| places.acquire()).flatten();
-        refuse(stream, limit, retry_after, place);
+        match config.server.tls {
+            None => refuse(stream, refusal(limit, retry_after), place),
+            Some(_) => refuse(stream, TLS_REFUSAL.into(), place),
+        }
     }
 
     fn check_descriptor(&self, stream: &ClientTcp) -> Result<(), Refusal> {
@@ -207,6 +210,14 @@ impl ClientLimits {
         Ok(())
     }
 
+    /// Acquires a permit of the process for a WebSocket that shares its connection with others.
+    pub(super) fn acquire_process(&self, config: &Config) -> Result<ConnectionPermit, Rejection> {
+        self.check_process(config).map_err(|refusal| {
+            telemetry::messages::local_limit_refused(refusal.limit);
+            Rejection::node_full()
+        })
+    }
+
     /// Counts a WebSocket handshake as a new connection of `ip`.
     pub(super) fn take_connect(&self, ip: IpAddr, config: &Config) -> Result<(), Rejection> {
         let network = ClientNetwork::of(ip, config.limits.ipv6_prefix);
@@ -248,12 +259,21 @@ pub(super) fn is_trusted(peer: IpAddr, config: &Config) -> bool {
     config.server.trusted_proxies.iter().any(|network| network.contains(&peer))
 }
 
+/// Whose a connection is; `None` if the address of its peer does not tell that.
+pub(super) fn network_of(peer: IpAddr, config: &Config) -> Option<ClientNetwork> {
+    let tells = !is_trusted(peer, config) && config.server.tells_addresses_apart();
+    tells.then(|| ClientNetwork::of(peer, config.limits.ipv6_prefix))
+}
+
 fn whole_seconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis().div_ceil(1000)).unwrap_or(u64::MAX).max(1)
 }
 
-/// Answers a connection whose request is not read, and closes it: at once if there is no `place` for it.
-fn refuse(stream: ClientTcp, limit: LocalLimit, retry_after: u64, place: Option<LingerPlace>) {
+/// The alert `internal_error` (RFC 8446 section 6), in clear. TLS has none for a server that takes no more connections.
+const TLS_REFUSAL: &[u8] = &[21, 3, 3, 0, 2, 2, 80];
+
+/// The answer to a connection whose request is not read.
+fn refusal(limit: LocalLimit, retry_after: u64) -> Vec<u8> {
     let (status, error, code) = match limit {
         LocalLimit::ConnectsPerIp | LocalLimit::ConnectionsPerIp => {
             ("429 Too Many Requests", "too many connections", "too_many_connections")
@@ -261,14 +281,19 @@ fn refuse(stream: ClientTcp, limit: LocalLimit, retry_after: u64, place: Option<
         _ => ("503 Service Unavailable", "this node takes no more connections", "overloaded"),
     };
     let body = format!(r#"{{"error":"{error}","code":"{code}"}}"#);
-    let response = format!(
+    format!(
         "HTTP/1.1 {status}\r\nretry-after: {retry_after}\r\ncontent-type: application/json\r\n\
          cache-control: no-store\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
         body.len()
-    );
+    )
+    .into_bytes()
+}
+
+/// Answers a connection, and closes it: at once if there is no `place` for it.
+fn refuse(stream: ClientTcp, response: Vec<u8>, place: Option<LingerPlace>) {
     let Some(place) = place else {
         // A new connection has room for this. A client that does not get it sees that the connection was closed.
-        let _ = stream.try_write(response.as_bytes());
+        let _ = stream.try_write(&response);
         return;
     };
     tokio::task::spawn_local(async move {
@@ -279,7 +304,7 @@ fn refuse(stream: ClientTcp, limit: LocalLimit, retry_after: u64, place: Option<
             std::future::poll_fn(|cx| stream.poll_peek(cx, &mut [0])),
         )
         .await;
-        let _ = stream.try_write(response.as_bytes());
+        let _ = stream.try_write(&response);
         // Whether the client reads the answer or not, the connection is closed when this ends.
         linger_and_close(stream, LINGER_TIMEOUT, LINGER_BYTES).await;
     });

@@ -17,9 +17,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
 
 use super::exchange::{Exchange, Fault};
+use super::head_end::HeadEnd;
 use crate::config::{MinPace, Server};
 use crate::proxy::Pace;
-use crate::socket::ClientTcp;
+use crate::socket::ByteStream;
 
 /// How many bytes are read at once while a head is awaited.
 const HEAD_READ_BYTES: usize = 8 * 1024;
@@ -70,7 +71,9 @@ struct Waiting {
 }
 
 pub(super) struct ClientStream {
-    tcp: TokioIo<ClientTcp>,
+    tcp: TokioIo<ByteStream>,
+    /// What was read before.
+    early: Vec<u8>,
     exchange: Rc<Exchange>,
     limits: TimeLimits,
     timer: Pin<Box<Sleep>>,
@@ -92,10 +95,17 @@ pub(super) struct ClientStream {
 }
 
 impl ClientStream {
-    pub fn new(tcp: ClientTcp, exchange: Rc<Exchange>, limits: TimeLimits) -> Self {
+    /// `early` are the bytes that were read of the connection.
+    pub fn new(
+        tcp: ByteStream,
+        early: Vec<u8>,
+        exchange: Rc<Exchange>,
+        limits: TimeLimits,
+    ) -> Self {
         let now = Instant::now();
         Self {
             tcp: TokioIo::new(tcp),
+            early,
             exchange,
             limits,
             timer: Box::pin(tokio::time::sleep_until(now + limits.header_timeout)),
@@ -112,8 +122,8 @@ impl ClientStream {
         }
     }
 
-    /// Returns the TCP stream as it was, and the response that is held.
-    pub fn into_parts(self) -> (ClientTcp, Vec<u8>) {
+    /// Returns the stream as it was, and the response that is held.
+    pub fn into_parts(self) -> (ByteStream, Vec<u8>) {
         let tcp = self.tcp.into_inner();
         if self.is_not_sent_limited {
             set_not_sent(&tcp, false);
@@ -140,6 +150,13 @@ impl ClientStream {
         cx: &mut Context<'_>,
         mut buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.early.is_empty() {
+            let early = std::mem::take(&mut self.early);
+            self.note_read(&early);
+            // The library has room for a head.
+            buffer.put_slice(&early);
+            return Poll::Ready(Ok(()));
+        }
         let length = buffer.remaining().min(HEAD_READ_BYTES);
         let polled = READ_BUFFER.with_borrow_mut(|bytes| {
             let mut read = ReadBuf::new(&mut bytes[..length]);
@@ -188,7 +205,7 @@ impl ClientStream {
         cx: &mut Context<'_>,
         first: &[u8],
         length: usize,
-        write: impl FnOnce(Pin<&mut TokioIo<ClientTcp>>, &mut Context<'_>) -> Poll<io::Result<usize>>,
+        write: impl FnOnce(Pin<&mut TokioIo<ByteStream>>, &mut Context<'_>) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if self.is_flushed && self.interim.is_empty() {
             if !self.exchange.is_responding() {
@@ -247,13 +264,12 @@ impl ClientStream {
 
     /// Notices a client that ends its half, or resets the connection, while it waits for a response.
     fn poll_client(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        if self.half_closed.is_none() {
-            let mut byte = [0];
-            if let Poll::Ready(0) = self.tcp.inner().poll_peek(cx, &mut byte)? {
-                self.half_closed = Some(Instant::now());
-                self.exchange.set_half_closed();
-                self.exchange.set_over();
-            }
+        if self.half_closed.is_none()
+            && let Poll::Ready(0) = self.tcp.inner_mut().poll_peek(cx)?
+        {
+            self.half_closed = Some(Instant::now());
+            self.exchange.set_half_closed();
+            self.exchange.set_over();
         }
         if let Some(since) = self.half_closed
             && self.exchange.is_answered()
@@ -324,7 +340,16 @@ impl Write for ClientStream {
             ready!(self.poll_interim(cx))?;
             self.poll_client(cx)?;
         }
-        Pin::new(&mut self.tcp).poll_flush(cx)
+        // With TLS, bytes that were written may not have been sent.
+        let before = self.tcp.inner().unsent_bytes();
+        let polled = Pin::new(&mut self.tcp).poll_flush(cx);
+        let sent = before - self.tcp.inner().unsent_bytes();
+        if sent > 0 {
+            self.last_written = Instant::now();
+            let now = self.last_written;
+            self.pace.moved(now, sent);
+        }
+        if polled.is_pending() { self.poll_pace(cx) } else { polled }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -332,60 +357,15 @@ impl Write for ClientStream {
     }
 }
 
-/// Finds the empty line that ends a head. Lines may end with a bare line feed, as in the HTTP library.
-#[derive(Debug, Default)]
-struct HeadEnd {
-    has_line: bool,
-    /// Whether the current line has bytes other than its end.
-    is_in_line: bool,
-    /// Whether the first line is a request line with a `#`. The library drops the fragment of a target, which must have
-    /// none. After pipelined requests, the bytes may begin inside a head, whose headers may have a `#`.
-    has_fragment: bool,
-    /// The last eight bytes of the first line.
-    first_line_end: u64,
-}
-
-impl HeadEnd {
-    /// Returns where the head ends in `bytes`; `None` = not in them.
-    fn find(&mut self, bytes: &[u8]) -> Option<usize> {
-        let mut start = 0;
-        while let Some(length) = bytes[start..].iter().position(|byte| *byte == b'\n') {
-            self.add(&bytes[start..start + length]);
-            start += length + 1;
-            if self.is_in_line {
-                if !self.has_line {
-                    self.has_fragment &= self.first_line_end.to_be_bytes().starts_with(b"HTTP/1.");
-                }
-                (self.has_line, self.is_in_line) = (true, false);
-            } else if self.has_line {
-                self.has_line = false;
-                return Some(start);
-            }
-        }
-        self.add(&bytes[start..]);
-        None
-    }
-
-    /// Adds bytes of one line.
-    fn add(&mut self, bytes: &[u8]) {
-        self.is_in_line |= bytes.iter().any(|byte| *byte != b'\r');
-        if self.has_line {
-            return;
-        }
-        for byte in bytes.iter().filter(|byte| **byte != b'\r') {
-            self.has_fragment |= *byte == b'#';
-            self.first_line_end = (self.first_line_end << 8) | u64::from(*byte);
-        }
-    }
-}
-
 /// Whether the kernel may queue only little that is not sent. If this fails, only the measured pace is less exact.
 #[cfg(target_os = "linux")]
-fn set_not_sent(tcp: &ClientTcp, is_limited: bool) {
+fn set_not_sent(stream: &ByteStream, is_limited: bool) {
     // 0 is the system's own limit.
     let bytes = if is_limited { NOT_SENT_BYTES } else { 0 };
-    let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(bytes);
+    if let Some(tcp) = stream.tcp() {
+        let _ = socket2::SockRef::from(tcp).set_tcp_notsent_lowat(bytes);
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
-fn set_not_sent(_tcp: &ClientTcp, _is_limited: bool) {}
+fn set_not_sent(_stream: &ByteStream, _is_limited: bool) {}

@@ -1,7 +1,7 @@
 //! The HTTP/1.1 phase of a connection. Each request goes to the handshake, the token endpoint, a fixed reply or the
 //! proxy. An upgrade ends the phase.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
@@ -16,15 +16,14 @@ use hyper::header::{self, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
-use tokio::sync::Notify;
-use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::client_limits::{ClientLimits, LingerPlaces};
+use super::client_limits::{self, ClientLimits, LingerPlaces};
 use super::client_stream::{ClientStream, TimeLimits};
-use super::exchange::{Exchange, Fault, ResponseBody};
+use super::exchange::{Fault, ResponseBody};
+use super::http_phase::{Connection, HttpPhase};
+use super::http2::Beginning;
 use super::malformed::Answer;
 use super::plain_request::{self, PassedRequest};
-use super::upgraded::Upgraded;
 use super::{RuntimeConfig, fixed};
 use crate::config::{self, Config, ProxyProtocol};
 use crate::handshake::{Found, Rejection, json_error, upgrade};
@@ -34,7 +33,7 @@ use crate::protocol::{
 };
 use crate::proxy::{self, HeldBody, Proxy, ProxyBody};
 use crate::session::{Permits, Services};
-use crate::socket::{ClientTcp, linger_and_close};
+use crate::socket::{ByteStream, ClientTcp, TlsHandshakes, linger_and_close};
 use crate::telemetry;
 use crate::telemetry::connections::HttpError;
 
@@ -51,34 +50,9 @@ pub(super) struct HttpFrontend {
     runtime_config: RefCell<Arc<RuntimeConfig>>,
     proxy: RefCell<Proxy>,
     pub(super) limits: ClientLimits,
+    tls: Option<TlsHandshakes>,
     pub linger_places: LingerPlaces,
     pub services: Rc<Services>,
-}
-
-/// One accepted connection.
-pub(super) struct Connection {
-    /// The connection's address, or that of the client which a load balancer has named (`[server] proxy_protocol`).
-    pub peer: SocketAddr,
-    /// Whether that client uses TLS.
-    pub over_tls: bool,
-    pub permits: Permits,
-    /// Makes a drain wait for this connection until its session is open.
-    pub tracked: TaskTrackerToken,
-}
-
-/// The state that the requests of one connection share.
-pub(super) struct HttpPhase {
-    /// See [`Connection`].
-    peer: SocketAddr,
-    over_tls: bool,
-    pub upgraded: RefCell<Option<Upgraded>>,
-    /// Whether the connection was counted for its address when it was accepted. Otherwise its requests are.
-    has_ip_permit: bool,
-    /// Whether a handshake was attempted. Accepting the connection has paid for the first.
-    has_attempted: Cell<bool>,
-    pub exchange: Rc<Exchange>,
-    /// Notified when a request has arrived.
-    request_received: Notify,
 }
 
 impl HttpFrontend {
@@ -87,6 +61,7 @@ impl HttpFrontend {
     pub fn new(
         runtime_config: Arc<RuntimeConfig>,
         limits: ClientLimits,
+        tls: Option<TlsHandshakes>,
         services: Rc<Services>,
     ) -> Result<Self, String> {
         let proxy = RefCell::new(Proxy::new(&runtime_config.config, &runtime_config.proxied)?);
@@ -94,6 +69,7 @@ impl HttpFrontend {
             runtime_config: RefCell::new(runtime_config),
             proxy,
             limits,
+            tls,
             linger_places: LingerPlaces::default(),
             services,
         })
@@ -139,19 +115,49 @@ impl HttpFrontend {
         tokio::task::spawn_local(Box::pin(Rc::clone(self).serve(stream, connection)));
     }
 
+    /// Runs the TLS handshake, where the port has TLS, and finds out with which version of HTTP the client goes on.
+    /// `None` = there is no connection.
+    async fn begin(&self, mut tcp: ClientTcp, peer: IpAddr) -> Option<(ByteStream, Beginning)> {
+        let current = self.runtime_config();
+        let Some((handshakes, acceptor)) = self.tls.as_ref().zip(current.tls.as_ref()) else {
+            let beginning = self.read_beginning(&mut tcp).await?;
+            return Some((ByteStream::Tcp(tcp), beginning));
+        };
+        let network = client_limits::network_of(peer, &current.config);
+        // Boxed, because it is large, and only there for a moment.
+        let handshake = Box::pin(handshakes.public(tcp, peer, network, acceptor));
+        let (stream, is_http2) = tokio::select! {
+            begun = handshake => begun?,
+            () = self.drain_overdue() => return None,
+        };
+        let beginning = if is_http2 { Beginning::Http2 } else { Beginning::Other };
+        Some((stream, beginning(Vec::new())))
+    }
+
+    /// Completes when the gateway drains and a connection without a request has had its time.
+    pub(super) async fn drain_overdue(&self) {
+        self.services.shutdown.draining().await;
+        tokio::time::sleep(self.drain_timeout()).await;
+    }
+
     /// Serves requests until the connection ends or is upgraded. After an upgrade, starts the session.
-    pub(super) async fn serve(self: Rc<Self>, stream: ClientTcp, connection: Connection) {
+    pub(super) async fn serve(self: Rc<Self>, tcp: ClientTcp, mut connection: Connection) {
+        let begun = self.begin(tcp, connection.peer.ip()).await;
+        let Some((stream, beginning)) = begun else { return };
+        connection.over_tls |= matches!(stream, ByteStream::Tls(_));
+        let early = match beginning {
+            Beginning::Other(early) => early,
+            Beginning::Http2(early) => {
+                // Boxed, because it is large and most connections do without it.
+                return Box::pin(self.serve_http2(stream, early.into(), connection)).await;
+            }
+        };
         let Connection { peer, over_tls, permits, tracked } = connection;
-        let phase = Rc::new(HttpPhase {
-            peer,
-            over_tls,
-            upgraded: RefCell::default(),
-            has_ip_permit: permits.ip.is_some(),
-            has_attempted: Cell::default(),
-            exchange: Rc::default(),
-            request_received: Notify::new(),
-        });
-        let Some((stream, early, head)) = self.serve_http(stream, &phase).await else { return };
+        let has_ip_permit = permits.ip.is_some();
+        let phase = Rc::new(HttpPhase { has_ip_permit, ..HttpPhase::new(peer, over_tls) });
+        let Some((stream, early, head)) = self.serve_http(stream, early, &phase).await else {
+            return;
+        };
         let Some(upgraded) = phase.upgraded.take() else {
             if !phase.exchange.is_over()
                 && let Some(_place) = self.linger_places.acquire()
@@ -168,9 +174,10 @@ impl HttpFrontend {
     /// session sends, or `None` if the connection ended with an error.
     async fn serve_http(
         self: &Rc<Self>,
-        stream: ClientTcp,
+        stream: ByteStream,
+        early: Vec<u8>,
         phase: &Rc<HttpPhase>,
-    ) -> Option<(ClientTcp, Bytes, Bytes)> {
+    ) -> Option<(ByteStream, Bytes, Bytes)> {
         let (frontend, requests) = (Rc::clone(self), Rc::clone(phase));
         let service = service_fn(move |request| {
             let (frontend, phase) = (Rc::clone(&frontend), Rc::clone(&requests));
@@ -179,7 +186,7 @@ impl HttpFrontend {
         });
         let config = Arc::clone(&self.runtime_config.borrow().config);
         let exchange = Rc::clone(&phase.exchange);
-        let stream = ClientStream::new(stream, exchange, TimeLimits::from(&config.server));
+        let stream = ClientStream::new(stream, early, exchange, TimeLimits::from(&config.server));
         // The stream has the time limits. A client that has ended its half still gets its response.
         let mut http = http1::Builder::new()
             .header_read_timeout(None)
@@ -243,7 +250,7 @@ impl HttpFrontend {
         FIRST_REQUEST_TIMEOUT.min(self.services.config().config.shutdown.grace / 2)
     }
 
-    async fn answer(
+    pub(super) async fn answer(
         &self,
         phase: &HttpPhase,
         mut request: Request<Incoming>,
@@ -263,7 +270,9 @@ impl HttpFrontend {
         let limited = self.check_limits(phase, address.ip, is_handshake, config);
         let is_refused = limited.is_err();
         let mut response = match (found, limited) {
-            (_, Err(rejection)) if !is_handshake => boxed(rejection.to_response()),
+            (_, Err(rejection)) if !is_handshake || rejection.is_of_node() => {
+                boxed(rejection.to_response())
+            }
             (Some(Found::Route(route, params)), ip) if is_handshake => {
                 let routed = (&route, params);
                 boxed(self.handshake(phase, handshake, address, routed, &request, ip).await)
@@ -336,6 +345,9 @@ impl HttpFrontend {
             if phase.has_attempted.replace(true) || !phase.has_ip_permit {
                 self.limits.take_connect(ip, config)?;
             }
+            if phase.is_http2 {
+                phase.process.replace(Some(self.limits.acquire_process(config)?));
+            }
         } else {
             self.limits.take_request(ip, config)?;
         }
@@ -347,7 +359,7 @@ impl HttpFrontend {
 }
 
 /// Answers a request whose head is not valid. What follows on the connection cannot be trusted to be a request.
-fn refuse_head(mistake: HeadMistake, peer: IpAddr) -> Response<ProxyBody> {
+pub(super) fn refuse_head(mistake: HeadMistake, peer: IpAddr) -> Response<ProxyBody> {
     telemetry::connections::http_head_refused(mistake, peer);
     let (status, error) = mistake.response();
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::BAD_REQUEST);

@@ -6,7 +6,7 @@ use tokio::io::AsyncWriteExt;
 
 use super::exchange::{Exchange, Fault};
 use crate::protocol::HeadMistake;
-use crate::socket::{ClientTcp, linger_and_close};
+use crate::socket::{ByteStream, linger_and_close};
 
 /// How long a client has to take the answer, and to stop sending.
 const LINGER: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ impl Answer {
     }
 
     /// Sends the answer and ends the connection, so that the client reads the answer and not a reset.
-    pub async fn send(self, mut tcp: ClientTcp) {
+    pub async fn send(self, mut stream: ByteStream) {
         let Self(status, error, code) = self;
         let reason = hyper::StatusCode::from_u16(status).ok().and_then(|it| it.canonical_reason());
         let body = serde_json::json!({ "error": error, "code": code }).to_string();
@@ -54,8 +54,9 @@ impl Answer {
             body.len()
         );
         // A client that does not take the answer goes without it.
-        if let Ok(Ok(())) = tokio::time::timeout(LINGER, tcp.write_all(answer.as_bytes())).await {
-            linger_and_close(tcp, LINGER, MAX_DISCARDED).await;
+        if let Ok(Ok(())) = tokio::time::timeout(LINGER, stream.write_all(answer.as_bytes())).await
+        {
+            linger_and_close(stream, LINGER, MAX_DISCARDED).await;
         }
     }
 }

@@ -8,7 +8,8 @@ use hyper::body::Incoming;
 use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 
-use super::http::{HttpFrontend, HttpPhase, boxed};
+use super::http::{HttpFrontend, boxed};
+use super::http_phase::HttpPhase;
 use crate::config::{self, HostHeader, PlainRequests};
 use crate::handshake::{Handshake, HandshakeAttempt, json_error, upgrade};
 use crate::protocol::{ClientAddress, Params};

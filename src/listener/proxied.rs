@@ -13,7 +13,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, ReadBuf};
 
 use super::client_limits::is_trusted;
-use super::http::{Connection, HttpFrontend};
+use super::http::HttpFrontend;
+use super::http_phase::Connection;
 use crate::protocol::{HeaderMistake, HeaderProgress, ProxyHeader, read_proxy_header};
 use crate::session::Permits;
 use crate::socket::ClientTcp;
@@ -78,12 +79,6 @@ impl HttpFrontend {
             let connection = Connection { peer: client, over_tls, permits, tracked };
             frontend.serve(stream, connection).await;
         }));
-    }
-
-    /// Completes when the gateway drains and a connection without its header has had its time.
-    async fn drain_overdue(&self) {
-        self.services.shutdown.draining().await;
-        tokio::time::sleep(self.drain_timeout()).await;
     }
 }
 

@@ -6,6 +6,7 @@ use crate::config::Config;
 use crate::handshake::Handshake;
 use crate::proxy::SharedProxy;
 use crate::replies::ThreadConfig;
+use crate::socket::TlsAcceptor;
 use crate::tokens::Authenticator;
 use crate::upstream::{SharedUpstreams, Upstreams};
 
@@ -16,6 +17,10 @@ pub struct RuntimeConfig {
     pub authenticator: Authenticator,
     pub upstreams: SharedUpstreams,
     pub proxied: SharedProxy,
+    /// `None` = the public port speaks plain HTTP.
+    pub tls: Option<Arc<TlsAcceptor>>,
+    /// `None` = the admin port speaks plain HTTP.
+    pub admin_tls: Option<Arc<TlsAcceptor>>,
 }
 
 impl RuntimeConfig {

@@ -13,7 +13,7 @@ use crate::handshake::Admission;
 use crate::limits::{IpPermit, Lease};
 use crate::protocol::CloseReason;
 use crate::session::{self, Client, NewClient, Permits, UpstreamMode};
-use crate::socket::{ByteStream, ClientTcp};
+use crate::socket::ByteStream;
 use crate::upstream::PassedUpstream;
 
 /// The result of an upgrade whose 101 response is on its way.
@@ -34,12 +34,11 @@ impl HttpFrontend {
     pub fn start_session(
         &self,
         upgraded: Upgraded,
-        stream: ClientTcp,
+        stream: ByteStream,
         (early, head): (Bytes, Bytes),
         mut permits: Permits,
         tracked: TaskTrackerToken,
     ) {
-        let stream = ByteStream::Tcp(stream);
         match upgraded {
             Upgraded::Admitted(admission, upstream, address, ip, lease) => {
                 permits.ip = permits.ip.take().or(ip);

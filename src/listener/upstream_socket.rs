@@ -6,7 +6,8 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::{Request, Response, header};
 
-use super::http::{HttpFrontend, HttpPhase};
+use super::http::HttpFrontend;
+use super::http_phase::HttpPhase;
 use crate::handshake::{Admission, Handshake, Rejection};
 use crate::protocol::ClientAddress;
 use crate::telemetry::spans::SpanStatus;

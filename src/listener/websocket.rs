@@ -10,7 +10,8 @@ use hyper::body::Incoming;
 use hyper::header::REFERER;
 use hyper::{Request, Response};
 
-use super::http::{HttpFrontend, HttpPhase};
+use super::http::HttpFrontend;
+use super::http_phase::HttpPhase;
 use super::upgraded::Upgraded;
 use super::upstream_socket::Refused;
 use crate::clock;
@@ -151,7 +152,7 @@ impl HttpFrontend {
             Ok((mut admission, None)) => {
                 let lease = self.hold_lease(&mut admission);
                 let response = upgrade.accept(admission.subprotocol.as_deref(), admission.deflate);
-                if self.greets_at_once(&admission.route) {
+                if !phase.is_http2 && self.greets_at_once(&admission.route) {
                     phase.exchange.hold_response();
                 }
                 let admission = Box::new(admission);

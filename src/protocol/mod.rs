@@ -15,6 +15,7 @@ mod event_name;
 mod events;
 mod forwarded;
 mod header_list;
+mod http2_head;
 mod identity_headers;
 mod ids;
 mod json;
@@ -58,6 +59,7 @@ pub use events::{
 };
 pub use forwarded::{ForwardingHeader, append_forwarded, unify_forwarding};
 pub use header_list::{header_has_token, header_list};
+pub use http2_head::translate_http2_head;
 pub use identity_headers::{is_identity_header, remove_identity_headers};
 pub use ids::{ConnectionId, UserId, random_hex};
 pub use json::{has_lone_surrogate, json_members, json_text, pair_surrogates, strip_bom};

@@ -52,7 +52,11 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 /// Adds the gateway to the chain of intermediaries (RFC 9110 section 7.6.3). `received` is the version of the client's
 /// request.
 pub fn add_via(headers: &mut HeaderMap, received: Version) {
-    let via = if received == Version::HTTP_10 { "1.0 tidegate" } else { "1.1 tidegate" };
+    let via = match received {
+        Version::HTTP_10 => "1.0 tidegate",
+        Version::HTTP_2 => "2 tidegate",
+        _ => "1.1 tidegate",
+    };
     headers.append(header::VIA, HeaderValue::from_static(via));
 }
 

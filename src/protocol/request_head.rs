@@ -17,6 +17,8 @@ label_enum! {
         Target => "target",
         /// `CONNECT`: the gateway opens no tunnels.
         Connect => "connect",
+        /// An extended `CONNECT` (RFC 8441) for something else than a WebSocket.
+        Protocol => "protocol",
         /// A transfer coding other than `chunked`.
         TransferEncoding => "transfer_encoding",
         /// Neither a method, nor a version, nor headers of HTTP/1.1.
@@ -33,6 +35,7 @@ impl HeadMistake {
             }
             Self::Target => (400, "the request target does not have a form that this method takes"),
             Self::Connect => (501, "the gateway opens no tunnels"),
+            Self::Protocol => (501, "the only protocol of an extended CONNECT is websocket"),
             Self::TransferEncoding => (501, "the only transfer coding is chunked"),
             Self::Syntax => (400, "the request is malformed"),
         }

@@ -59,6 +59,19 @@ impl ClientTcp {
         Ok(Self { tcp, watch })
     }
 
+    /// Takes over a connection that does not block. It is watched on this thread from now on.
+    pub fn from_std(tcp: std::net::TcpStream) -> io::Result<Self> {
+        Self::new(mio::net::TcpStream::from_std(tcp))
+    }
+
+    /// Gives the connection to another thread.
+    pub fn into_std(self) -> std::net::TcpStream {
+        let Self { mut tcp, watch } = self;
+        // The descriptor stays open, so the kernel would not forget it.
+        watch.end(&mut tcp);
+        tcp.into()
+    }
+
     /// Takes over a connection of tokio's.
     #[cfg(any(test, feature = "internals"))]
     pub fn from_tokio(tcp: tokio::net::TcpStream) -> io::Result<Self> {

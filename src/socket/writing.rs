@@ -133,12 +133,17 @@ impl Socket {
 
     pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Result<(), ()> {
         let mut outbox = self.outbox.borrow_mut();
-        let before = outbox.bytes();
-        let polled = outbox.poll_write(&mut *self.stream.borrow_mut(), cx);
+        let mut stream = self.stream.borrow_mut();
+        let before = outbox.bytes() + stream.unsent_bytes();
+        let mut polled = outbox.poll_write(&mut *stream, cx);
+        if matches!(polled, Poll::Ready(Ok(()))) && stream.unsent_bytes() > 0 {
+            polled = Pin::new(&mut *stream).poll_flush(cx);
+        }
         // Only what the kernel takes after it was full tells that the peer has taken something.
-        let is_blocked = !outbox.is_empty();
+        let unsent = stream.unsent_bytes();
+        let is_blocked = !outbox.is_empty() || unsent > 0;
         match (self.blocked_since.get() != 0, is_blocked) {
-            (true, _) if outbox.bytes() < before => self.has_progressed.set(true),
+            (true, _) if outbox.bytes() + unsent < before => self.has_progressed.set(true),
             (false, true) => self.blocked_since.set((clock::unix_seconds() as u16).max(1)),
             _ => {}
         }

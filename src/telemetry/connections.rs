@@ -24,6 +24,10 @@ metrics! {
     CLIENT_SOCKETS = gauge "tidegate_client_sockets";
     /// Limit of open connections, from `[server] max_connections`.
     CLIENT_SOCKETS_MAX = gauge "tidegate_client_sockets_max";
+    /// Open connections over HTTP/2. Each socket on one counts in `tidegate_client_sockets` as well.
+    HTTP2_CONNECTIONS = gauge "tidegate_http2_connections";
+    /// Streams of these connections: requests, and extended CONNECTs (WebSockets).
+    HTTP2_STREAMS = counter "tidegate_http2_streams_total" [kind: words(&[StreamKind::LABELS])];
     /// Connections that the operating system failed to accept.
     ACCEPT_ERRORS = counter "tidegate_accept_errors_total";
     /// Requests that HTTP does not allow, and connections that ended in the middle of a request.
@@ -85,6 +89,35 @@ pub fn client_socket_closed() {
     OPEN_SOCKETS.decrement(1.0);
 }
 
+label_enum! {
+    /// What a stream of HTTP/2 begins with.
+    pub enum StreamKind {
+        Request => "request",
+        Connect => "connect",
+    }
+}
+
+/// An open connection over HTTP/2.
+pub struct Http2Gauge(());
+
+impl Http2Gauge {
+    pub fn open() -> Self {
+        HTTP2_CONNECTIONS.get().increment(1.0);
+        Self(())
+    }
+}
+
+impl Drop for Http2Gauge {
+    fn drop(&mut self) {
+        HTTP2_CONNECTIONS.get().decrement(1.0);
+    }
+}
+
+/// A client has begun a stream.
+pub fn http2_stream_opened(kind: StreamKind) {
+    HTTP2_STREAMS.at([kind.label()]).increment(1);
+}
+
 /// The limit of open connections is set or changed.
 pub fn client_sockets_limited(max: usize) {
     CLIENT_SOCKETS_MAX.get().set(max as f64);
@@ -122,6 +155,8 @@ label_enum! {
         Malformed => "malformed",
         /// The client took the response too slowly.
         TooSlow => "too_slow",
+        /// A client of HTTP/2 reset most of its requests before they were answered.
+        Resets => "resets",
         /// The connection was reset or closed.
         Broken => "broken";
         Head(HeadMistake),

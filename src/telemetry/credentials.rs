@@ -77,6 +77,8 @@ label_enum! {
         RequestsPerIp => "requests_per_ip",
         /// The headers and cookies for `forward_headers` and `forward_cookies` are larger than 8 KiB.
         ForwardedTooLarge => "forwarded_too_large",
+        /// The limit `max_connections`, for a socket over HTTP/2.
+        ConnectionsTotal => "connections_total",
         /// The limit `max_memory`.
         Memory => "memory",
         /// The upstream of a pass route answered otherwise than with a socket.

@@ -55,4 +55,5 @@ pub mod process;
 pub mod proxy;
 pub mod replicas;
 pub mod replies;
+pub mod tls;
 pub mod upstreams;

@@ -10,12 +10,13 @@ use super::definitions::{self, Definition, Kind};
 use super::{
     admin, celery, channel_layer, compression, connections, credentials, delivery, dialects,
     engine, jwts, log, messages, on_complete, presence, process, proxy, replicas, replies, spans,
-    upstreams,
+    tls, upstreams,
 };
 
 /// The areas, each with its headline on the reference page.
 pub(super) const AREAS: &[(&str, &[&Definition])] = &[
     ("Connections", connections::METRICS),
+    ("TLS", tls::METRICS),
     ("Presence", presence::METRICS),
     ("Credentials", credentials::METRICS),
     ("JWTs", jwts::METRICS),

@@ -65,7 +65,7 @@ fn allocations() -> u64 {
 #[test]
 fn operations_allocate_no_more_than_their_limits() {
     let upstream = Upstream::start();
-    let (Addresses { public, admin }, thread) = start(&settings(upstream.address()));
+    let (Addresses { public, admin, .. }, thread) = start(&settings(upstream.address()));
     let gateway = Gateway { public, admin };
     let counts = gateway.count_operations(&upstream, &mut allocations);
     gateway.drain();

@@ -9,7 +9,7 @@ from collections import Counter
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidMessage
 
-from world import CHANNELS, World, until
+from world import CHANNELS, TRUST_ALL, World, until
 
 
 class Follower:
@@ -25,10 +25,11 @@ class Follower:
         while not self.is_leaving:
             node = random.choice(self.world.nodes)
             query = "?since={}&epoch={}".format(*self.position) if self.position else ""
-            url = f"ws://{node.public}/ws/{self.channel}/{query}"
+            url = f"wss://{node.public}/ws/{self.channel}/{query}"
             try:
                 async with asyncio.timeout(20):
-                    socket = await connect(url, origin="http://localhost", ping_interval=None, close_timeout=1)
+                    options = {"origin": "http://localhost", "ping_interval": None, "close_timeout": 1}
+                    socket = await connect(url, ssl=TRUST_ALL, **options)
             except (OSError, InvalidHandshake, InvalidMessage, EOFError, TimeoutError):
                 self.followers.counts["refused or unreachable"] += 1
                 await asyncio.sleep(random.uniform(0.1, 0.5))

@@ -4,7 +4,7 @@ import asyncio
 import random
 import signal
 
-from world import CHANNELS, World, until
+from world import CHANNELS, World, until, write_certificate
 
 # How long a fault lasts, in seconds.
 LASTS = 4
@@ -71,6 +71,16 @@ async def configs_are_reloaded(world: World) -> None:
         await until(lambda: len(node.lines("config_reloaded")) > before, f"{node.name} reloads")
 
 
+async def certificates_are_renewed(world: World) -> None:
+    before = await world.nodes[0].certificate()
+    write_certificate(world.folder)
+    for node in world.nodes:
+        async def has_changed(node=node) -> bool:
+            return await node.certificate() != before
+
+        await until(has_changed, f"{node.name} has the new certificate")
+
+
 async def a_node_is_paused(world: World) -> None:
     node = random.choice(world.nodes)
     node.signal(signal.SIGSTOP)
@@ -79,4 +89,4 @@ async def a_node_is_paused(world: World) -> None:
 
 
 FAULTS = [redis_restarts, redis_is_paused, redis_fails_over, redis_is_not_heard, redis_hears_nothing,
-          connections_to_redis_are_cut, configs_are_reloaded, a_node_is_paused]
+          connections_to_redis_are_cut, configs_are_reloaded, certificates_are_renewed, a_node_is_paused]

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 import json
 import re
-import signal
+import ssl
 import subprocess
 import time
 import urllib.request
@@ -18,11 +18,19 @@ CHANNELS = 20
 # The seconds between two publications of a channel.
 PACE = 0.2
 
+# Whose certificate it is does not matter here; which one it is does.
+TRUST_ALL = ssl.create_default_context()
+TRUST_ALL.check_hostname = False
+TRUST_ALL.verify_mode = ssl.CERT_NONE
+
 CONFIG = """
 [server]
 listen = "127.0.0.1:0"
 threads = 2
 max_connections_per_ip = 0
+[server.tls]
+certificate = "FOLDER/tls.pem"
+key = "FOLDER/tls.key"
 [limits]
 connects_per_ip = "off"
 [admin]
@@ -163,6 +171,7 @@ class Node:
 
     def write_config(self, limit: int = 200) -> None:
         text = CONFIG.replace("API_KEY", API_KEY).replace("REDIS", str(self.world.address.port))
+        text = text.replace("FOLDER", str(self.world.folder))
         next_config = self.config.with_suffix(".next")
         next_config.write_text(text.replace("LIMIT", str(limit)))
         next_config.rename(self.config)
@@ -201,6 +210,14 @@ class Node:
 
         return await asyncio.to_thread(fetch)
 
+    async def certificate(self) -> bytes:
+        """The certificate that a new connection gets."""
+        host, port = self.public.split(":")
+        _, writer = await asyncio.open_connection(host, int(port), ssl=TRUST_ALL)
+        found = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+        writer.transport.abort()
+        return found
+
     async def is_ready(self) -> bool:
         return (await self.get("/readyz"))[0] == 200
 
@@ -227,6 +244,15 @@ async def until(condition, what: str, deadline: float = DEADLINE):
         await asyncio.sleep(0.05)
 
 
+def write_certificate(folder: Path) -> None:
+    """Writes a new certificate and its key, one after the other, as ACME clients do."""
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
+               "2", "-subj", "/CN=localhost", "-keyout", folder / "next.key", "-out", folder / "next.pem"]
+    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+    for name in ("pem", "key"):
+        (folder / f"next.{name}").rename(folder / f"tls.{name}")
+
+
 class World:
     def __init__(self, options, folder: Path) -> None:
         self.options, self.folder = options, folder
@@ -248,6 +274,7 @@ class World:
         return self
 
     async def start(self) -> None:
+        write_certificate(self.folder)
         await self.primary.start()
         await self.replica.start()
         await self.replica.follow(self.primary)

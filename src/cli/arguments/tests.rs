@@ -3,17 +3,19 @@ use super::*;
 #[test]
 fn an_admin_port_is_a_bare_url() {
     for (text, expected) in [
-        ("http://127.0.0.1:9000", Some("127.0.0.1:9000")),
-        ("http://gateway.svc:9000/", Some("gateway.svc:9000")),
-        ("http://[::1]:9000", Some("[::1]:9000")),
-        ("http://gateway", Some("gateway:80")),
-        ("https://gateway", None),
+        ("http://127.0.0.1:9000", Some(("127.0.0.1:9000", false))),
+        ("http://gateway.svc:9000/", Some(("gateway.svc:9000", false))),
+        ("http://[::1]:9000", Some(("[::1]:9000", false))),
+        ("http://gateway", Some(("gateway:80", false))),
+        ("https://gateway", Some(("gateway:443", true))),
+        ("https://gateway:9000", Some(("gateway:9000", true))),
+        ("ftp://gateway", None),
         ("http://gateway/readyz", None),
         ("http://u:p@gateway", None),
         ("gateway:9000", None),
         ("", None),
     ] {
-        let expected = expected.map(|authority| Authority(authority.to_owned()));
+        let expected = expected.map(|(text, has_tls)| Authority { text: text.to_owned(), has_tls });
         assert_eq!(parse_authority(text).ok(), expected, "{text}");
     }
 }

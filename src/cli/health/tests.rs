@@ -31,6 +31,7 @@ fn the_admin_port_comes_from_the_config_or_the_environment() {
         url: None,
         live: false,
         timeout: Duration::from_secs(1),
+        tls: TlsArgs::default(),
     };
     let at = |args: &Args, variable: Option<&str>| {
         let environment = Environment::from_iter(variable.map(|v| (LISTEN_VARIABLE, v)));

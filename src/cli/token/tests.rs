@@ -11,6 +11,7 @@ fn args(user: &str) -> Args {
         channels: vec!["chat_*".to_owned()],
         expires: Some(Duration::from_secs(60)),
         jwt: true,
+        tls: TlsArgs::default(),
     }
 }
 

@@ -24,6 +24,15 @@ pub(in crate::config) const OPTIONAL_DURATION: Kind<Option<Duration>> =
         (DURATION.parse)(value).map(|duration| (!duration.is_zero()).then_some(duration))
     });
 
+pub(in crate::config) const PORT: Kind<u16> = kind("port", "a port from 1 to 65535", |value| {
+    match value {
+        Value::Integer(port) => u16::try_from(*port).ok().filter(|port| *port > 0),
+        Value::String(port) => port.parse().ok().filter(|port| *port > 0),
+        _ => None,
+    }
+    .ok_or(ValueError::WrongKind)
+});
+
 /// Short, since the clients that wait are connections that do nothing.
 pub(in crate::config) const REFUSAL_DELAY: Kind<Duration> =
     kind("duration", r#"a duration from "0s" to "5s" such as "1s""#, |value| {

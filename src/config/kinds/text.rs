@@ -28,6 +28,14 @@ pub(in crate::config) const KEY_PREFIX: Kind<String> =
         })
     });
 
+pub(in crate::config) const OPTIONAL_FILE: Kind<Option<String>> =
+    kind("path", r#"the path of a file, or """#, |value| {
+        parsed(value, |text| {
+            let is_path = !text.contains(char::is_control);
+            is_path.then(|| (!text.is_empty()).then(|| text.to_owned()))
+        })
+    });
+
 pub(in crate::config) const NAME: Kind<String> =
     kind("text", "a text of 1 to 255 bytes without control characters", |value| {
         parsed(value, |text| plain_text(text).filter(|text| !text.is_empty()))

@@ -15,6 +15,14 @@ pub(in crate::config) const ADDRESS: Kind<SocketAddr> =
         parsed(value, |text| text.parse().ok())
     });
 
+pub(in crate::config) const OPTIONAL_ADDRESS: Kind<Option<SocketAddr>> =
+    kind("address", r#"an IP address and a port such as "0.0.0.0:80", or """#, |value| match text(
+        value,
+    )? {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| ValueError::WrongKind),
+    });
+
 pub(in crate::config) const NETWORK: Kind<IpNet> =
     kind("address block", r#"an address block such as "10.0.0.0/8" or "192.0.2.7""#, |value| {
         parsed(value, values::network)

@@ -88,6 +88,17 @@ impl Section<'_> {
         self.context.unchecked_redis.clone()
     }
 
+    /// Reads the file at `path`, which the key `name` holds.
+    pub(in crate::config) fn pem_file(&mut self, name: &str, path: &str) -> Option<String> {
+        match self.context.file(path) {
+            Ok(text) => Some(text),
+            Err(fix) => {
+                self.mistake(name, Some(format!("{path:?}")), fix);
+                None
+            }
+        }
+    }
+
     /// Reads a list of secrets. Its twin `NAME_file` holds the path of a file with one secret per line.
     pub(in crate::config) fn secret_list<T>(
         &mut self,

@@ -9,11 +9,14 @@ use url::Url;
 
 use super::{Balance, Circuit, Rate, Secret};
 use crate::protocol::{ForwardingHeader, OriginPattern};
+use crate::tls::{MinVersion, ServerCertificates};
 
 /// `[server]`: the public port.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Server {
     pub listen: SocketAddr,
+    /// `None` = the port speaks plain HTTP.
+    pub tls: Option<ServerTls>,
     /// Whether another gateway may listen on the same address (`SO_REUSEPORT`).
     pub reuse_port: bool,
     /// The number of worker threads, each with its own runtime and listener socket. Already resolved, never
@@ -33,6 +36,8 @@ pub struct Server {
     pub forwarding_header: ForwardingHeader,
     /// Whether connections begin with a header of the PROXY protocol.
     pub proxy_protocol: ProxyProtocol,
+    /// Whether clients may speak HTTP/2.
+    pub http2: bool,
     /// The time limit of a request head: from accept for the first one, then from its first byte.
     pub header_timeout: Duration,
     /// How long a connection may wait for its next request.
@@ -41,6 +46,38 @@ pub struct Server {
     pub min_pace: MinPace,
     /// Larger request heads are refused with 431.
     pub max_header_bytes: usize,
+}
+
+/// `[server.tls]`: TLS on the public port.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServerTls {
+    pub certificates: ServerCertificates,
+    /// The table of each certificate in the config.
+    pub tables: Vec<String>,
+    pub min_version: MinVersion,
+    /// From accept to the end of the handshake.
+    pub handshake_timeout: Duration,
+    /// The most handshakes in progress; those of one client address take at most a quarter.
+    pub max_handshakes: usize,
+    pub redirect: Option<Redirect>,
+}
+
+/// Where plain requests are redirected to https.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Redirect {
+    pub listen: SocketAddr,
+    /// The port of the URLs that they are redirected to.
+    pub port: u16,
+}
+
+/// `[admin.tls]`: TLS on the admin port.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdminTls {
+    /// Exactly one.
+    pub certificates: ServerCertificates,
+    pub min_version: MinVersion,
+    /// The authorities, in PEM, of which clients need a certificate; `None` = they need none.
+    pub client_ca: Option<String>,
 }
 
 /// `[server] proxy_protocol`: who names the client of a connection.
@@ -86,6 +123,17 @@ pub struct Admin {
     pub listen: SocketAddr,
     /// The keys of the server API. Without any it answers 403.
     pub api_keys: Vec<Secret>,
+    /// `None` = the port speaks plain HTTP.
+    pub tls: Option<AdminTls>,
+}
+
+/// What commands need of `[admin]`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdminAccess {
+    pub listen: SocketAddr,
+    pub api_keys: Vec<Secret>,
+    /// The contents of the certificate's file; `None` = the port speaks plain HTTP.
+    pub certificate: Option<String>,
 }
 
 /// `[shutdown]`: what happens on SIGTERM.

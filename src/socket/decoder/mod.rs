@@ -76,7 +76,8 @@ impl Partial {
 /// The parser of one connection. Between messages it holds no heap memory.
 #[derive(Debug)]
 pub struct Decoder {
-    max_message: usize,
+    /// In bytes. It has 32 bits because every connection has one.
+    max_message: u32,
     proceed: Proceed,
     is_of_server: bool,
     /// Whether compression was negotiated.
@@ -100,9 +101,10 @@ struct Parser {
 }
 
 impl Decoder {
-    /// The decoder of a client's frames. `max_message` bounds a whole message, all fragments together, in bytes.
+    /// The decoder of a client's frames. `max_message` bounds a whole message, all fragments together, in bytes; none has
+    /// 4 GiB.
     pub fn new(max_message: usize) -> Self {
-        let proceed = Proceed::Parse;
+        let (max_message, proceed) = (max_message.try_into().unwrap_or(u32::MAX), Proceed::Parse);
         Self { max_message, proceed, is_of_server: false, allows_compressed: false, kept: None }
     }
 
@@ -118,7 +120,7 @@ impl Decoder {
 
     fn new_parser(&self) -> Parser {
         let head = HeadReader::new(self.is_of_server, self.allows_compressed);
-        Parser::new(head, self.max_message, self.proceed)
+        Parser::new(head, self.max_message as usize, self.proceed)
     }
 
     /// Switches to what `proceed` says, and frees what is no longer needed then.

@@ -212,6 +212,24 @@ fn each_window_is_honoured() {
     }
 }
 
+/// Where the output of one block is about as large as the compressor's own buffer.
+#[test]
+fn any_length_is_compressed() {
+    let mut state = 1_u64;
+    let letters: Vec<u8> = std::iter::repeat_with(|| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        b'a' + ((state >> 33) % 16) as u8
+    })
+    .take(150_000)
+    .collect();
+    for length in (60_000..150_000).step_by(97).chain(65_500..65_600) {
+        if let Some(form) = compressed(&letters[..length], Window::Large) {
+            assert!(inflated(&form, length).unwrap() == letters[..length], "{length}");
+        }
+    }
+}
+
 /// zlib-rs panics if it is used again after it was left with output that had no room.
 #[test]
 fn what_cannot_be_compressed_does_no_harm_to_what_follows() {

@@ -15,17 +15,18 @@ const DAY: i64 = 24 * 3600;
 
 const PATH: &str = "/ws/chat/42/";
 
-struct Clock(TempDir);
+/// The clock of one gateway.
+pub struct Clock(TempDir);
 
 impl Clock {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let clock = Self(tempfile::tempdir().expect("a directory"));
         clock.step(0);
         clock
     }
 
     /// Puts the gateway's clock `seconds` ahead of the system's.
-    fn step(&self, seconds: i64) {
+    pub fn step(&self, seconds: i64) {
         let next = self.0.path().join("next");
         std::fs::write(&next, format!("{seconds:+}\n")).expect("a file");
         std::fs::rename(next, self.file()).expect("the file is replaced at once");
@@ -35,7 +36,7 @@ impl Clock {
         self.0.path().join("offset")
     }
 
-    async fn start(&self, settings: Settings) -> Gateway {
+    pub async fn start(&self, settings: Settings) -> Gateway {
         let file = self.file();
         let env = [
             ("LD_PRELOAD", library()),

@@ -1,7 +1,7 @@
 //! The faults of docs/reliability.md that no other module of these tests has: each makes one happen, shows what
 //! clients see of it, and that the gateway recovers by itself.
 
-mod clock;
+pub mod clock;
 mod logs;
 mod names;
 mod network;

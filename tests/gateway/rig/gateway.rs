@@ -12,7 +12,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{API_KEY, AnyCluster, Redis, http, until};
+use super::tls_tunnel::certificate;
+use super::{API_KEY, AnyCluster, Redis, TlsClient, TlsTunnel, http, until};
 
 /// A config with this line tests the memory engine itself and is never run on Redis.
 pub const MEMORY_ONLY: &str = "kind = \"memory\"";
@@ -24,6 +25,17 @@ pub struct Gateway {
     admin: SocketAddr,
     /// The Redis that this gateway alone uses, if `TIDEGATE_TEST_ENGINE` asks for one.
     _redis: Option<RequestedRedis>,
+    /// Clients connect through it, if `TIDEGATE_TEST_TLS` asks for TLS.
+    _tunnel: Option<TlsTunnel>,
+}
+
+/// With `TIDEGATE_TEST_TLS=1`, gateways whose test does not care speak TLS, and their clients connect through a tunnel.
+fn with_requested_tls(toml: String) -> (String, bool) {
+    let requested = std::env::var("TIDEGATE_TEST_TLS").is_ok_and(|requested| requested == "1");
+    if !requested || toml.contains("[server.tls]") {
+        return (toml, false);
+    }
+    (format!("{toml}\n[server.tls]\n{}\n", certificate("localhost")), true)
 }
 
 /// Is stopped, or free for another test, when it is dropped.
@@ -65,7 +77,16 @@ impl Gateway {
 
     pub async fn start_with_env(toml: impl ToString, env: &[(&str, &str)]) -> Self {
         let (toml, redis) = with_requested_engine(toml.to_string()).await;
-        Self::listening(Process::spawn(&toml, env), redis).await
+        let (toml, has_tls) = with_requested_tls(toml);
+        let gateway = Self::listening(Process::spawn(&toml, env), redis).await;
+        if has_tls { gateway.through_tunnel().await } else { gateway }
+    }
+
+    async fn through_tunnel(mut self) -> Self {
+        let tunnel = TlsTunnel::start(self.public, TlsClient::new()).await;
+        self.public = tunnel.addr();
+        self._tunnel = Some(tunnel);
+        self
     }
 
     /// Starts it with `socket`, which is already listening, as systemd does for the socket called `name`.
@@ -108,7 +129,7 @@ impl Gateway {
             text.and_then(|text| text.parse().ok())
                 .unwrap_or_else(|| panic!("no address in field {name:?} of {listening}"))
         };
-        Self { public: port("public"), admin: port("admin"), process, _redis: redis }
+        Self { public: port("public"), admin: port("admin"), process, _redis: redis, _tunnel: None }
     }
 
     /// Starts a gateway that is expected to exit by itself, and returns its exit code and its log.

@@ -20,6 +20,7 @@ pub mod echo;
 pub mod frame;
 pub mod free_port;
 pub mod gateway;
+pub mod h2;
 pub mod http;
 pub mod jwt;
 pub mod raw;
@@ -30,6 +31,7 @@ mod smoke;
 pub mod socket;
 pub mod tcp_proxy;
 pub mod tls_front;
+pub mod tls_tunnel;
 pub mod upstream;
 
 pub use backend::Backend;
@@ -44,6 +46,7 @@ pub use settings::{API_KEY, CHAT_ROUTE, Settings};
 pub use socket::{Event, Socket};
 pub use tcp_proxy::{Direction, TcpProxy};
 pub use tls_front::TlsFront;
+pub use tls_tunnel::{TlsClient, TlsTunnel};
 pub use upstream::{Reply, Upstream, in_turn};
 
 /// Longer than anything that a working gateway needs on a busy machine, and longer than its own timeouts
