@@ -1,5 +1,5 @@
-"""The environment: a Redis, an API that replies, two gateways (memory and Redis engine), and a Prometheus with the
-shipped rules. All use free ports and a temporary folder, and are stopped at the end."""
+"""The environment: a Redis, an API that replies, two gateways (memory and Redis engine) and one with TLS, and a
+Prometheus with the shipped rules. All use free ports and a temporary folder, and are stopped at the end."""
 
 import base64
 import contextlib
@@ -214,8 +214,15 @@ kwargs = {{ message = "{{message}}" }}
 """
 
 
+TLS = f"""
+[server.tls]
+certificate = "{ROOT}/tests/keys/redis_tls/server.pem"
+key = "{ROOT}/tests/keys/redis_tls/server.key"
+"""
+
+
 class Gateway:
-    def __init__(self, stack, folder, name, binary, api, redis_port):
+    def __init__(self, stack, folder, name, binary, api, redis_port, more=""):
         self.public, self.admin = free_port(), free_port()
         self.engine = name
         engine = MEMORY if redis_port is None else REDIS.format(redis=redis_port, limits=LIMITS)
@@ -230,7 +237,7 @@ class Gateway:
             key=KEY,
             secret=SECRET,
             origin=ORIGIN,
-        )
+        ) + more
         self.config.write_text(self.good)
         self.log = folder / f"{name}.log"
         log = stack.enter_context(open(self.log, "w"))
@@ -355,12 +362,14 @@ class World:
         self.memory = Gateway(stack, folder, "memory", binary, api_port, None)
         self.shared = Gateway(stack, folder, "shared", binary, api_port, redis_port)
         self.gateways = [self.memory, self.shared]
-        for gateway in self.gateways:
+        # Some metrics are there only with TLS.
+        scraped = [*self.gateways, Gateway(stack, folder, "tls", binary, api_port, None, TLS)]
+        for gateway in scraped:
             until(f"{gateway.config.name} is ready", gateway.ready)
         _, text = ask(f"http://{self.shared.instance}/metrics")
         self.names = {line.split()[2] for line in text.splitlines() if line.startswith("# TYPE")}
-        self.prometheus = Prometheus(stack, folder, prometheus, [g.instance for g in self.gateways])
-        until("both are scraped", lambda: len(self.prometheus.targets_up()) == 2)
+        self.prometheus = Prometheus(stack, folder, prometheus, [g.instance for g in scraped])
+        until("all are scraped", lambda: len(self.prometheus.targets_up()) == len(scraped))
 
     @contextlib.contextmanager
     def redis_paused(self):
