@@ -137,7 +137,7 @@ impl ServerCommands {
     }
 
     /// Declares what `user` sends over this connection from now on, instead of what it has declared before. Redis is
-    /// probed for it every few seconds, and [`Commands::check`] reports what is refused.
+    /// probed for it every few seconds, and [`ServerCommands::check`] reports what is refused.
     pub fn declare(&self, user: &'static str, needs: Needs) {
         let before = self.shared.needs().insert(user, needs.clone());
         if before.is_none_or(|before| before != needs) {
