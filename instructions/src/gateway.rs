@@ -33,7 +33,7 @@ pub fn serve(upstream: &str) -> Result<(), String> {
             eprintln!("{error}");
         }
     });
-    let Addresses { public, admin } =
+    let Addresses { public, admin, .. } =
         addresses.recv().map_err(|_| "the gateway has not started".to_owned())?;
     println!("{public} {admin}");
     for line in std::io::stdin().lines() {
