@@ -24,7 +24,7 @@ use supervision::Supervisor;
 
 use super::cluster::NodeSlots;
 use super::label;
-use super::open::{self, COMMAND_DEADLINE};
+use super::open::COMMAND_DEADLINE;
 use super::primary::Primary;
 use super::probe::{Needs, ProbeError, Refusal, Transactions};
 use super::reason::{describe, one_line};
@@ -90,7 +90,7 @@ impl ServerCommands {
     /// Starts the supervisor on the current runtime. `name` is the label in logs and metrics. It is not an error if Redis
     /// cannot be reached: the supervisor keeps trying.
     pub fn start(url: &RedisUrl, name: &str, shutdown: &Shutdown) -> Result<Self, String> {
-        Ok(Self::start_at(Primary::Server(Arc::new(open::client(url)?)), None, name, shutdown))
+        Ok(Self::start_at(Primary::named(url)?, None, name, shutdown))
     }
 
     /// The same for a node of a cluster.

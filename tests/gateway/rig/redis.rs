@@ -116,6 +116,10 @@ impl Redis {
         }
     }
 
+    pub fn is_running(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// Suspends the server, so that it does not answer while its connections stay open.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
