@@ -4,7 +4,6 @@ use std::process::{Child, Command, Stdio};
 
 use futures_util::future::join_all;
 use redis::aio::MultiplexedConnection;
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::{Redis, free_address, until};
@@ -86,19 +85,8 @@ impl Sentinel {
             // The port is free now. If another process takes it first, the next port is tried.
             let port = free_address().port();
             let directory = tempfile::tempdir().expect("a temporary directory");
-            let (host, primary_port) = primary.split_once(':').expect("an address");
-            let mut config = format!(
-                "port {port}\nbind 127.0.0.1\ndir {}\n\
-                 sentinel monitor {NAME} {host} {primary_port} {QUORUM}\n\
-                 sentinel down-after-milliseconds {NAME} 1000\n\
-                 sentinel failover-timeout {NAME} 4000\n",
-                directory.path().display(),
-            );
-            if let Some(password) = password {
-                config += &format!("requirepass {password}\nsentinel sentinel-pass {password}\n");
-            }
-            std::fs::write(directory.path().join("sentinel.conf"), config).expect("a config");
             let mut sentinel = Self { port, directory, password, process: None };
+            sentinel.write_config(primary);
             if sentinel.try_start().await {
                 return sentinel;
             }
@@ -117,18 +105,33 @@ impl Sentinel {
         }
     }
 
+    fn write_config(&self, primary: &str) {
+        let (host, primary_port) = primary.split_once(':').expect("an address");
+        let mut config = format!(
+            "port {}\nbind 127.0.0.1\ndir {}\n\
+             sentinel monitor {NAME} {host} {primary_port} {QUORUM}\n\
+             sentinel down-after-milliseconds {NAME} 1000\n\
+             sentinel failover-timeout {NAME} 4000\n",
+            self.port,
+            self.directory.path().display(),
+        );
+        if let Some(password) = self.password {
+            config += &format!("requirepass {password}\nsentinel sentinel-pass {password}\n");
+        }
+        std::fs::write(self.directory.path().join("sentinel.conf"), config).expect("a config");
+    }
+
+    /// Starts it again as at first, when `primary` was the primary: it knows of no failover, and of no other server.
+    pub async fn restart_anew(&mut self, primary: &str) {
+        self.stop();
+        self.write_config(primary);
+        self.restart().await;
+    }
+
     /// Starts it again, with what it knew.
     pub async fn restart(&mut self) {
         self.stop();
         assert!(self.try_start().await, "the sentinel does not start on port {}", self.port);
-    }
-
-    pub fn pause(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    pub fn resume(&self) {
-        self.signal(Signal::CONT);
     }
 
     /// The address of the primary that it names.
@@ -148,12 +151,6 @@ impl Sentinel {
         let password = self.password.map(|password| format!(":{password}@")).unwrap_or_default();
         let client = redis::Client::open(format!("redis://{password}{}", self.address()));
         client.expect("a URL").get_multiplexed_async_connection().await.ok()
-    }
-
-    fn signal(&self, signal: Signal) {
-        let process = self.process.as_ref().expect("the sentinel runs");
-        let pid = i32::try_from(process.id()).ok().and_then(Pid::from_raw).expect("a pid");
-        kill_process(pid, signal).expect("the sentinel takes a signal");
     }
 
     /// Returns `false` if it ended at once, for example because its port is in use.
