@@ -1,6 +1,7 @@
 //! Gateways on a real Redis Cluster: conversations on all shards, a slot that moves and a master that dies in the middle of
 //! replies, and a shard that stays dead.
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
@@ -71,22 +72,27 @@ pub async fn ask(client: &mut Client, writers: &Writers, id: usize) -> StreamWri
     until("request of the gateway", async || writers.lock().unwrap().get(before).cloned()).await
 }
 
-/// Reads a reply to its end: its chunks are there once and in order.
-pub async fn expect_reply(client: &mut Client, chunks: usize) {
-    let mut next = 0;
-    loop {
-        let event = client.next_json().await;
-        match event["event"].as_str() {
-            Some("token") => {
-                assert_eq!(event["number"], next, "of {chunks}");
-                next += 1;
-            }
-            Some("complete") => break,
-            Some("processing_started") => {}
-            _ => panic!("{event} after {next} of {chunks} chunks"),
+/// Reads these chunks of a reply: they are there once and in order.
+pub async fn expect_chunks(client: &mut Client, numbers: Range<usize>) {
+    for number in numbers {
+        let mut event = client.next_json().await;
+        if event["event"] == "processing_started" {
+            event = client.next_json().await;
         }
+        assert_eq!((&event["event"], &event["number"]), (&json!("token"), &json!(number)));
     }
-    assert_eq!(next, chunks);
+}
+
+/// Reads these chunks, and the end of the reply.
+pub async fn expect_reply(client: &mut Client, numbers: Range<usize>) {
+    expect_chunks(client, numbers).await;
+    assert_eq!(client.next_json().await["event"], "complete");
+}
+
+/// Waits until the replica of `master` has what the clients have received. Redis does not keep the rest if the master dies.
+async fn replicated(cluster: &Cluster, master: usize) {
+    let replicas: i64 = cluster.nodes[master].run(&["WAIT", "1", "10000"]).await;
+    assert_eq!(replicas, 1);
 }
 
 #[tokio::test]
@@ -113,13 +119,13 @@ async fn conversations_on_all_shards_are_those_of_one_gateway() {
         assert!(writer.write(END));
         drop(writer);
         writers.lock().unwrap().clear();
-        expect_reply(&mut here, 3).await;
-        expect_reply(&mut there, 3).await;
+        expect_reply(&mut here, 0..3).await;
+        expect_reply(&mut there, 0..3).await;
         // The same message is not relayed again, whichever node it comes to.
         let epoch = connected["epoch"].as_str().expect("an epoch");
         let (mut again, _) =
             client(&nodes[1], 7, conversation, &format!("&since=1&epoch={epoch}")).await;
-        expect_reply(&mut again, 3).await;
+        expect_reply(&mut again, 0..3).await;
         again.send_json(&message(conversation)).await;
         again.next_event("task_queued").await;
     }
@@ -166,7 +172,7 @@ async fn replies_go_on_while_their_slots_move() {
     let (mut here, _) = client(&nodes[0], 7, 5, "").await;
     let (mut there, _) = client(&nodes[1], 8, 5, "").await;
     let writer = ask(&mut here, &writers, 0).await;
-    let write = |numbers: std::ops::Range<usize>| {
+    let write = |numbers: Range<usize>| {
         numbers.for_each(|number| assert!(writer.write(chunk(number))));
     };
     write(0..5);
@@ -181,8 +187,8 @@ async fn replies_go_on_while_their_slots_move() {
     assert!(writer.write(END));
     drop(writer);
     writers.lock().unwrap().clear();
-    expect_reply(&mut here, 20).await;
-    expect_reply(&mut there, 20).await;
+    expect_reply(&mut here, 0..20).await;
+    expect_reply(&mut there, 0..20).await;
     // And back, with a message that begins in between.
     cluster.begin_move(slot, to, from).await;
     cluster.move_keys(slot, to, from).await;
@@ -204,16 +210,16 @@ async fn replies_go_on_when_a_master_dies_and_its_replica_is_promoted() {
     let mut conversations = Vec::new();
     for conversation in 0..4 {
         let (mut here, _) = client(&nodes[conversation % 2], 7, conversation, "").await;
-        let (there, _) = client(&nodes[(conversation + 1) % 2], 8, conversation, "").await;
+        let (mut there, _) = client(&nodes[(conversation + 1) % 2], 8, conversation, "").await;
         let writer = ask(&mut here, &writers, conversation).await;
         (0..5).for_each(|number| assert!(writer.write(chunk(number))));
+        expect_chunks(&mut here, 0..5).await;
+        expect_chunks(&mut there, 0..5).await;
         conversations.push((here, there, writer));
     }
     writers.lock().unwrap().clear();
     let dies = cluster.master_of("chat_0").await;
-    // What a replica did not get before the master died is not kept by Redis.
-    let replicas: i64 = cluster.nodes[dies].run(&["WAIT", "1", "5000"]).await;
-    assert_eq!(replicas, 1);
+    replicated(&cluster, dies).await;
     cluster.nodes[dies].pause();
     for (_, _, writer) in &conversations {
         (5..10).for_each(|number| assert!(writer.write(chunk(number))));
@@ -226,8 +232,8 @@ async fn replies_go_on_when_a_master_dies_and_its_replica_is_promoted() {
     }
     for (mut here, mut there, writer) in conversations {
         drop(writer);
-        expect_reply(&mut here, 15).await;
-        expect_reply(&mut there, 15).await;
+        expect_reply(&mut here, 5..15).await;
+        expect_reply(&mut there, 5..15).await;
     }
     for node in &nodes {
         ready(node).await;
@@ -248,8 +254,9 @@ async fn a_master_that_hangs_is_replaced_and_not_used_when_it_wakes() {
     let writer = ask(&mut here, &writers, 0).await;
     (0..5).for_each(|number| assert!(writer.write(chunk(number))));
     let hangs = cluster.master_of("chat_0").await;
-    let replicas: i64 = cluster.nodes[hangs].run(&["WAIT", "1", "5000"]).await;
-    assert_eq!(replicas, 1);
+    expect_chunks(&mut here, 0..5).await;
+    expect_chunks(&mut there, 0..5).await;
+    replicated(&cluster, hangs).await;
     cluster.nodes[hangs].pause();
     (5..10).for_each(|number| assert!(writer.write(chunk(number))));
     cluster.promoted(3 + hangs).await;
@@ -259,8 +266,8 @@ async fn a_master_that_hangs_is_replaced_and_not_used_when_it_wakes() {
     assert!(writer.write(END));
     drop(writer);
     writers.lock().unwrap().clear();
-    expect_reply(&mut here, 20).await;
-    expect_reply(&mut there, 20).await;
+    expect_reply(&mut here, 5..20).await;
+    expect_reply(&mut there, 5..20).await;
     // It follows the new master, and nobody listens to it.
     until("old master that is a replica without subscribers", async || {
         let info: String = cluster.nodes[hangs].run(&["INFO", "replication"]).await;
