@@ -259,7 +259,7 @@ pub(super) fn is_trusted(peer: IpAddr, config: &Config) -> bool {
     config.server.trusted_proxies.iter().any(|network| network.contains(&peer))
 }
 
-/// Whose a connection is; `None` if the address of its peer does not tell that.
+/// Returns the network that a connection belongs to; `None` if the address of its peer does not tell that.
 pub(super) fn network_of(peer: IpAddr, config: &Config) -> Option<ClientNetwork> {
     let tells = !is_trusted(peer, config) && config.server.tells_addresses_apart();
     tells.then(|| ClientNetwork::of(peer, config.limits.ipv6_prefix))

@@ -66,7 +66,7 @@ pub(super) struct Http2Connection {
     /// Notified when a stream begins or ends, and when one has ended before it was answered.
     changed: Notify,
     reset: Notify,
-    /// That of the stream whose task begins next.
+    /// The pace of the stream whose task begins next.
     pace: RefCell<Option<Rc<StreamPace>>>,
 }
 

@@ -14,7 +14,7 @@ use crate::session::Permits;
 
 /// One accepted connection.
 pub(super) struct Connection {
-    /// Of the connection, or of the client that a load balancer has named (`[server] proxy_protocol`).
+    /// The address of the connection, or of the client that a load balancer has named (`[server] proxy_protocol`).
     pub peer: SocketAddr,
     /// Whether that client uses TLS.
     pub over_tls: bool,
@@ -43,7 +43,7 @@ pub(super) struct HttpPhase {
 }
 
 impl HttpPhase {
-    /// Of a connection whose client is not counted by its address, or of a stream.
+    /// The phase of a connection whose client is not counted by its address, or of a stream.
     pub fn new(peer: SocketAddr, over_tls: bool) -> Self {
         Self {
             peer,

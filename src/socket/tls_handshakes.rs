@@ -58,7 +58,8 @@ enum Client {
 }
 
 impl TlsAcceptor {
-    /// That of the public port; `http2`: whether clients may choose HTTP/2. The permits of `previous` are kept, so that those of handshakes in progress count.
+    /// The acceptor of the public port, where clients may choose HTTP/2 if `http2` says so. The permits of `previous` are
+    /// kept, so that those of handshakes in progress count.
     ///
     /// # Errors
     /// A text that names what cannot be used.
@@ -77,7 +78,7 @@ impl TlsAcceptor {
         Ok(Self::new(TlsPort::Public, server, *handshake_timeout, *max_handshakes, previous))
     }
 
-    /// That of the admin port, whose sessions are not resumed: each connection shows its certificate.
+    /// The acceptor of the admin port, whose sessions are not resumed: each connection shows its certificate.
     ///
     /// # Errors
     /// A text that names what cannot be used.

@@ -18,7 +18,7 @@ pub struct ShardCanaries(Arc<Shared>);
 struct Shared {
     key_prefix: String,
     node: String,
-    /// By the addresses of the shards.
+    /// The canaries by the addresses of their shards.
     canaries: Mutex<BTreeMap<Arc<str>, Canary>>,
 }
 

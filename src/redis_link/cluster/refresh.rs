@@ -101,7 +101,8 @@ impl Topology {
         }
     }
 
-    /// Whether the nodes that can be reached take this one for a master that has slots. `false` if they do not say so in time.
+    /// Whether the nodes that can be reached take this one for a master that has slots. `false` if they do not say so in
+    /// time.
     pub(super) async fn is_still_owner(&self, node: &Node) -> bool {
         let Ok(Ok(views)) = timeout(CONFIRMATION, self.views()).await else { return false };
         let masters = view::merge(&views);

@@ -21,8 +21,8 @@ use crate::redis_link::slots::slot_of_command;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 
-/// An answer that took longer may be that of a master which hung, and was replaced: it runs what waits in its sockets before
-/// it learns of that, and then loses what this wrote.
+/// An answer that took longer may be that of a master which hung, and was replaced: it runs what waits in its sockets
+/// before it learns of that, and then loses what this wrote.
 const LATE: Duration = Duration::from_millis(500);
 
 /// What loads a script that a node does not know yet.
@@ -120,7 +120,8 @@ impl ClusterCommands {
             let asked = groups.into_iter().map(|(node, is_asking, group)| async move {
                 let began = Instant::now();
                 let mut answered = ask(&node, is_asking, &group, loader, deadline).await;
-                if began.elapsed() > LATE && !self.topology.is_still_owner(&node).await {
+                let is_late = answered.is_some() && began.elapsed() > LATE;
+                if is_late && !self.topology.is_still_owner(&node).await {
                     answered = None;
                 }
                 (node, group, answered)

@@ -81,7 +81,7 @@ pub(super) async fn run(
         canaries,
     };
     let mut coordinator =
-        Coordinator { common, shards: HashMap::new(), homeless: HashSet::new(), shutdown };
+        Coordinator { common, shards: HashMap::new(), unassigned: HashSet::new(), shutdown };
     let mut map_changes = topology.subscribe_changes();
     let mut retry = tokio::time::interval(RETRY);
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -95,7 +95,7 @@ pub(super) async fn run(
                 Err(_) => return,
             },
             Some(channel) = handed_on.recv() => coordinator.hand_out(channel),
-            _ = retry.tick(), if !coordinator.homeless.is_empty() => coordinator.find_homes(),
+            _ = retry.tick(), if !coordinator.unassigned.is_empty() => coordinator.find_homes(),
             count = parts.changes.recv_many(&mut changes, CHANNELS_PER_COMMAND) => {
                 if count == 0 {
                     return;
@@ -112,10 +112,10 @@ pub(super) async fn run(
 
 struct Coordinator {
     common: Common,
-    /// By their addresses.
+    /// The shards by their addresses.
     shards: HashMap<Arc<str>, ShardHandle>,
     /// Wanted channels whose slot has no shard.
-    homeless: HashSet<ChannelName>,
+    unassigned: HashSet<ChannelName>,
     shutdown: Shutdown,
 }
 
@@ -157,14 +157,14 @@ impl Coordinator {
             }
             None if is_wanted => {
                 self.common.topology.suspect();
-                self.homeless.insert(channel);
+                self.unassigned.insert(channel);
             }
             None => {}
         }
     }
 
     fn find_homes(&mut self) {
-        std::mem::take(&mut self.homeless).into_iter().for_each(|channel| self.hand_out(channel));
+        std::mem::take(&mut self.unassigned).into_iter().for_each(|channel| self.hand_out(channel));
     }
 
     /// Starts and ends shards after a change of the map, and has all channels looked at whose slots may have moved.
