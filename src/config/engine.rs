@@ -72,7 +72,7 @@ fn redis(s: &mut Section<'_>) -> Option<RedisEngine> {
         "url",
         kinds::REDIS_URL,
         "redis://127.0.0.1:6379",
-        "The Redis server: redis://, rediss:// (TLS), unix:// or redis+socket://; or nodes of a cluster, redis-cluster://a,b,c or rediss-cluster://a,b,c (see the deployment page). Sentinel is not supported.",
+        "The Redis server: redis://, rediss:// (TLS), unix:// or redis+socket://; nodes of a cluster, redis-cluster://a,b,c; or sentinels, redis-sentinel://a,b,c/mymaster (rediss-cluster://, rediss-sentinel:// for TLS; see the deployment page).",
     );
     let tokens_url = s.redis_url(
         "tokens_url",

@@ -5,7 +5,6 @@
 //! A form that redis-py and Celery read differently is a mistake too.
 //! Invariant: no error text shows a part of the URL except the names of parameters.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +14,14 @@ use url::form_urlencoded;
 
 use self::certificates::{certificate_check, client_certificate, file, has_certificates};
 use self::parts::Parts;
-use self::server::{address, credentials, database};
+use self::sentinel::{DEFAULT_PORT as SENTINEL_PORT, Sentinel};
+use self::server::{address, credentials, database, first_node, has_scheme};
 use super::Secret;
 use super::mistakes::nearest;
 
 mod certificates;
 mod parts;
+mod sentinel;
 mod server;
 
 /// The parameters that every scheme has. `virtual_host` is Celery's name for the database of a socket.
@@ -30,7 +31,14 @@ const SERVER: [&str; 6] = ["db", "username", "password", "user", "pass", "virtua
 const CLUSTER: &str = "redis-cluster";
 const TLS_CLUSTER: &str = "rediss-cluster";
 
-/// The most nodes of a cluster that a URL names.
+/// The schemes of a server that is found through its sentinels, which are separated by commas.
+const SENTINEL: &str = "redis-sentinel";
+const TLS_SENTINEL: &str = "rediss-sentinel";
+
+/// The parameters of the connections to the sentinels.
+const OF_SENTINEL: [&str; 2] = ["sentinel_username", "sentinel_password"];
+
+/// The most nodes of a cluster, or sentinels, that a URL names.
 const MAX_SEEDS: usize = 64;
 
 /// The parameters of `rediss://`.
@@ -80,8 +88,10 @@ pub struct RedisUrl(Arc<Checked>);
 struct Checked {
     text: Secret,
     info: ConnectionInfo,
-    /// The servers of a cluster that are asked for the others; empty = the URL names the only server.
+    /// The servers of a cluster that are asked for the others, or the sentinels; empty = the URL names the only server.
     seeds: Vec<ConnectionAddr>,
+    /// `Some` if `seeds` are sentinels.
+    sentinel: Option<Sentinel>,
     check: CertificateCheck,
     certificates: Option<TlsCertificates>,
 }
@@ -94,10 +104,25 @@ impl RedisUrl {
 
     /// Whether the URL names nodes of a Redis Cluster.
     pub fn is_cluster(&self) -> bool {
-        !self.0.seeds.is_empty()
+        !self.0.seeds.is_empty() && self.0.sentinel.is_none()
     }
 
-    /// The nodes of a cluster that the URL names, each as the URL of this node alone; none if it is no cluster.
+    /// The name by which sentinels know the server; `None` if the URL names no sentinels.
+    pub fn sentinel_name(&self) -> Option<&str> {
+        self.0.sentinel.as_ref().map(|sentinel| &*sentinel.name)
+    }
+
+    /// The sentinels that the URL names, each as the URL of it alone, with the user for sentinels; none if it names none.
+    pub fn sentinels(&self) -> impl Iterator<Item = Self> {
+        let seeds = self.0.sentinel.iter().flat_map(|sentinel| {
+            self.0.seeds.iter().map(move |seed| (sentinel.settings.clone(), seed.clone()))
+        });
+        seeds.map(|(settings, seed)| {
+            self.with_info(self.0.info.clone().set_redis_settings(settings).set_addr(seed))
+        })
+    }
+
+    /// The nodes of a cluster that the URL names, each as the URL of this node alone.
     pub fn seeds(&self) -> impl Iterator<Item = Self> {
         self.0.seeds.iter().map(|seed| self.with_addr(seed.clone()))
     }
@@ -114,26 +139,33 @@ impl RedisUrl {
     }
 
     fn with_addr(&self, addr: ConnectionAddr) -> Self {
-        let Checked { text, info, check, certificates, .. } = &*self.0;
+        self.with_info(self.0.info.clone().set_addr(addr))
+    }
+
+    fn with_info(&self, info: ConnectionInfo) -> Self {
+        let Checked { text, check, certificates, .. } = &*self.0;
         Self(Arc::new(Checked {
-            text: Secret::new(format!("{} {addr}", text.expose())),
-            info: info.clone().set_addr(addr),
+            text: Secret::new(format!("{} {}", text.expose(), info.addr())),
+            info,
             seeds: Vec::new(),
+            sentinel: None,
             check: *check,
             certificates: certificates.clone(),
         }))
     }
 
-    /// The address for people: of the server, or of the nodes of a cluster that the URL names.
+    /// The address for people: of the server, or of the nodes of a cluster or the sentinels that the URL names.
     pub fn address(&self) -> String {
-        if self.is_cluster() {
-            let seeds: Vec<String> = self.0.seeds.iter().map(ToString::to_string).collect();
-            return format!("the cluster of {}", seeds.join(", "));
+        let seeds: Vec<String> = self.0.seeds.iter().map(ToString::to_string).collect();
+        match self.sentinel_name() {
+            Some(name) => format!("{name} of the sentinels {}", seeds.join(", ")),
+            None if self.is_cluster() => format!("the cluster of {}", seeds.join(", ")),
+            None => self.info().addr().to_string(),
         }
-        self.info().addr().to_string()
     }
 
-    /// The address, user, password and database; of a cluster, those of the first node that the URL names.
+    /// The address, user, password and database. The address is that of the first node of a cluster, or the first sentinel,
+    /// that the URL names; all else is of the servers that keep the data.
     pub fn info(&self) -> &ConnectionInfo {
         &self.0.info
     }
@@ -182,6 +214,7 @@ pub(super) struct UnloadedRedisUrl {
     text: Secret,
     info: ConnectionInfo,
     seeds: Vec<ConnectionAddr>,
+    sentinel: Option<Sentinel>,
     check: CertificateCheck,
     ca: Option<String>,
     /// The paths of the client certificate and of its key, which may be the same file.
@@ -191,15 +224,19 @@ pub(super) struct UnloadedRedisUrl {
 impl UnloadedRedisUrl {
     pub(super) fn parse(text: &str) -> Result<Self, RedisUrlError> {
         let whole = text;
-        let is_cluster = is_cluster(text);
+        let is_cluster = has_scheme(text, [CLUSTER, TLS_CLUSTER]);
+        let is_sentinel = has_scheme(text, [SENTINEL, TLS_SENTINEL]);
+        let has_seeds = is_cluster || is_sentinel;
         // Celery tries the brokers of such a list in turn.
-        if !is_cluster && (text.contains(";redis") || text.contains(",redis")) {
+        if !has_seeds && (text.contains(";redis") || text.contains(",redis")) {
             return reject("write the URL of one server, not a list".to_owned());
         }
-        if is_cluster && text.matches("://").count() > 1 {
-            let fix =
-                "write the scheme once, and all nodes behind it: redis-cluster://a:6379,b:6379";
-            return reject(fix.to_owned());
+        if has_seeds && text.matches("://").count() > 1 {
+            let nodes = match is_cluster {
+                true => "nodes behind it: redis-cluster://a:6379,b:6379",
+                false => "sentinels behind it: redis-sentinel://a:26379,b:26379/mymaster",
+            };
+            return reject(format!("write the scheme once, and all {nodes}"));
         }
         match text.split_once('#') {
             None => {}
@@ -208,11 +245,12 @@ impl UnloadedRedisUrl {
             }
             Some(_) => return reject("write a # in a user name or password as %23".to_owned()),
         }
-        let (text, nodes) = if is_cluster { first_node(text) } else { (text.into(), Vec::new()) };
-        let parts = Parts::split(&text).ok_or(RedisUrlError::Invalid)?;
-        let scheme = parts.scheme.as_str();
-        if scheme.contains("sentinel") {
-            let fix = "Redis Sentinel is not supported; write the redis:// URL of one Redis server";
+        let (text, nodes) = if has_seeds { first_node(text) } else { (text.into(), Vec::new()) };
+        let mut parts = Parts::split(&text).ok_or(RedisUrlError::Invalid)?;
+        let scheme = parts.scheme.clone();
+        let scheme = scheme.as_str();
+        if scheme.contains("sentinel") && !is_sentinel {
+            let fix = "write sentinels as redis-sentinel://a:26379,b:26379/mymaster, or rediss-sentinel://";
             return reject(fix.to_owned());
         }
         if scheme.contains("cluster") && !is_cluster {
@@ -220,23 +258,31 @@ impl UnloadedRedisUrl {
             return reject(fix.to_owned());
         }
         let is_socket = matches!(scheme, "unix" | "redis+unix" | "redis+socket" | "socket");
-        let is_tls = matches!(scheme, "rediss" | TLS_CLUSTER);
-        if !is_socket && !is_tls && !matches!(scheme, "redis" | CLUSTER) {
+        let is_tls = matches!(scheme, "rediss" | TLS_CLUSTER | TLS_SENTINEL);
+        if !is_socket && !is_tls && !matches!(scheme, "redis" | CLUSTER | SENTINEL) {
             return Err(RedisUrlError::Invalid);
         }
-        let mut parameters = parameters(parts.query)?;
+        let mut parameters = parameters(parts.query, is_sentinel)?;
+        let sentinel = match is_sentinel {
+            true => Some(Sentinel::take(&mut parts, &mut parameters)?),
+            false => None,
+        };
         let database = database(&parts, is_socket, &mut parameters)?;
         if is_cluster && database != 0 {
             return reject("a cluster has only database 0; remove the number".to_owned());
         }
         let address = address(&parts, is_socket, is_tls)?;
         let mut seeds = Vec::new();
-        if is_cluster {
+        if has_seeds {
             seeds.push(address.clone());
             for node in nodes {
                 let node = format!("{scheme}://{node}");
                 let node = Parts::split(&node).filter(|node| node.host.is_some());
-                seeds.push(server::address(&node.ok_or(RedisUrlError::Invalid)?, false, is_tls)?);
+                let mut node = node.ok_or(RedisUrlError::Invalid)?;
+                if is_sentinel {
+                    node.port = node.port.or(Some(SENTINEL_PORT));
+                }
+                seeds.push(server::address(&node, false, is_tls)?);
             }
             if seeds.len() > MAX_SEEDS {
                 return reject(format!("write at most {MAX_SEEDS} nodes; the others are found"));
@@ -270,7 +316,7 @@ impl UnloadedRedisUrl {
                 return reject("write ssl_certfile as well as ssl_keyfile".to_owned());
             }
         };
-        Ok(Self { text: Secret::new(whole), info, seeds, check, ca, client })
+        Ok(Self { text: Secret::new(whole), info, seeds, sentinel, check, ca, client })
     }
 
     /// Reads the certificate files. The error names the parameter of a file that cannot be used.
@@ -294,25 +340,9 @@ impl UnloadedRedisUrl {
         };
         let certificates = (root_cert.is_some() || client_tls.is_some())
             .then_some(TlsCertificates { client_tls, root_cert });
-        let Self { text, info, seeds, check, .. } = self;
-        Ok(RedisUrl(Arc::new(Checked { text, info, seeds, check, certificates })))
+        let Self { text, info, seeds, sentinel, check, .. } = self;
+        Ok(RedisUrl(Arc::new(Checked { text, info, seeds, sentinel, check, certificates })))
     }
-}
-
-fn is_cluster(text: &str) -> bool {
-    let scheme = text.trim().split_once("://").map(|(scheme, _)| scheme.to_ascii_lowercase());
-    matches!(scheme.as_deref(), Some(CLUSTER | TLS_CLUSTER))
-}
-
-/// Takes the nodes of a cluster apart: the URL with the first one alone, and the others.
-fn first_node(text: &str) -> (Cow<'_, str>, Vec<&str>) {
-    let begin = text.find("://").map_or(0, |at| at + "://".len());
-    let end = text[begin..].find(['/', '?']).map_or(text.len(), |at| begin + at);
-    // A password may have a comma in it.
-    let begin = text[begin..end].rfind('@').map_or(begin, |at| begin + at + 1);
-    let mut nodes = text[begin..end].split(',');
-    let first = nodes.next().unwrap_or_default();
-    (format!("{}{first}{}", &text[..begin], &text[end..]).into(), nodes.collect())
 }
 
 fn reject<T>(sentence: String) -> Result<T, RedisUrlError> {
@@ -320,7 +350,7 @@ fn reject<T>(sentence: String) -> Result<T, RedisUrlError> {
 }
 
 /// The parameters of the query, without the ignored ones.
-fn parameters(query: &str) -> Result<BTreeMap<String, String>, RedisUrlError> {
+fn parameters(query: &str, is_sentinel: bool) -> Result<BTreeMap<String, String>, RedisUrlError> {
     // After an unescaped `?` in a password the rest of the password is parsed as the query.
     let may_be_shown = !query.contains('@');
     let mut found = BTreeMap::new();
@@ -328,8 +358,10 @@ fn parameters(query: &str) -> Result<BTreeMap<String, String>, RedisUrlError> {
         if IGNORED.contains(&&*name) {
             continue;
         }
-        if !SERVER.contains(&&*name) && !TLS.contains(&&*name) {
-            let known = SERVER.into_iter().take(3).chain(TLS);
+        let of_sentinel = if is_sentinel { &OF_SENTINEL[..] } else { &[] };
+        if ![&SERVER[..], &TLS, of_sentinel].concat().contains(&&*name) {
+            let of_sentinel = of_sentinel.iter().copied();
+            let known = SERVER.into_iter().take(3).chain(TLS).chain(of_sentinel);
             let unknown = match name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_') {
                 true if may_be_shown => format!("unknown parameter {name}"),
                 _ => "unknown parameter".to_owned(),

@@ -193,9 +193,9 @@ async fn a_node_that_does_not_answer_in_full_is_not_counted() {
 async fn subscriber(server: &RedisServer, channel: &str) -> (Arc<AtomicUsize>, impl Sized + use<>) {
     let count = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&count);
-    let client = crate::redis_link::client(&server.url()).unwrap();
+    let primary = crate::redis_link::Primary::named(&server.url()).unwrap();
     let health = crate::redis_link::Health::default();
-    let mut pubsub = crate::redis_link::PubSub::connect(&client, &health, move |_, _| {
+    let mut pubsub = crate::redis_link::PubSub::connect_to(&primary, &health, move |_, _| {
         counter.fetch_add(1, Ordering::Relaxed);
     })
     .await

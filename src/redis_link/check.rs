@@ -7,12 +7,19 @@ use super::Health;
 use super::cluster::find_masters;
 use super::open::{COMMAND_DEADLINE, client, connect};
 use super::reason::describe;
+use super::sentinel::Sentinels;
 use crate::config::RedisUrl;
 
 /// Connects, authenticates, and waits for the answer to a PING of a primary; `with_scripts` also loads a script that does
-/// nothing. Writes no key. Of a cluster, asks every master that has slots, all of which must be taken. `Err` says what is
+/// nothing. Writes no key. Of a cluster, asks every master that has slots, all of which must be taken; of sentinels, the server that they name. `Err` says what is
 /// wrong, without any part of the URL but the address of a node. Returns how many servers were asked.
 pub async fn check(url: &RedisUrl, with_scripts: bool) -> Result<usize, String> {
+    if url.sentinel_name().is_some() {
+        let primary = Sentinels::find(url).await?;
+        let checked = check_server(&primary, with_scripts).await;
+        let address = primary.info().addr();
+        return checked.map(|()| 1).map_err(|reason| format!("{address}: {reason}"));
+    }
     if !url.is_cluster() {
         return check_server(url, with_scripts).await.map(|()| 1);
     }

@@ -86,6 +86,11 @@ impl Server {
         self.drop_all(found, DEMOTED);
     }
 
+    /// Gives up every connection to this address.
+    pub fn give_up_all(&self, reason: &'static str) {
+        self.each(|connection| connection.give_up(reason));
+    }
+
     /// The same for another `reason`.
     pub fn drop_all(&self, found: &Health, reason: &'static str) {
         if found.give_up_reason().is_none() {

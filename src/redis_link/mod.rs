@@ -23,6 +23,7 @@ mod probe;
 mod pubsub;
 mod push_stream;
 mod reason;
+mod sentinel;
 mod server;
 mod slots;
 mod supervisor;
@@ -39,6 +40,7 @@ pub use commands::Commands;
 pub use health::Health;
 pub use key_watch::KeyWatch;
 pub use link::MonitoredLink;
+#[cfg(test)]
 pub use open::client;
 pub use primary::Primary;
 pub use probe::Needs;

@@ -101,7 +101,7 @@ impl PubSubSender {
 impl PubSub {
     /// Opens a connection. `on_message` gets the channel and the payload of each message; it is called on the
     /// connection's task and must not block. The end of the connection is reported to `health`.
-    pub async fn connect(
+    async fn connect(
         client: &Client,
         health: &Health,
         on_message: impl Fn(&[u8], &[u8]) + Send + Sync + 'static,
@@ -117,7 +117,9 @@ impl PubSub {
     ) -> Result<Self, ConnectionError> {
         let client = primary.client().await?;
         match primary {
-            Primary::Server(_) => Self::connect(&client, health, on_message).await,
+            Primary::Server(_) | Primary::Sentinels(_) => {
+                Self::connect(&client, health, on_message).await
+            }
             Primary::OwnerOf { .. } => {
                 let on_moved = health.clone();
                 Self::connect_sharded(&client, health, on_message, move |_| on_moved.give_up(MOVED))

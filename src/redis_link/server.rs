@@ -24,10 +24,11 @@ use supervision::Supervisor;
 
 use super::cluster::NodeSlots;
 use super::label;
-use super::open::{self, COMMAND_DEADLINE};
+use super::open::COMMAND_DEADLINE;
 use super::primary::Primary;
 use super::probe::{Needs, ProbeError, Refusal, Transactions};
 use super::reason::{describe, one_line};
+use super::sentinel::Sentinels;
 use super::thread_links;
 use super::{Health, MonitoredLink, RedisFailure, Supervised, supervise};
 use crate::config::RedisUrl;
@@ -39,6 +40,10 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// The interval while Redis refuses something. It is short, so that the node becomes ready again soon.
 const PROBE_RETRY: Duration = Duration::from_millis(500);
+
+/// An answer that took longer may be that of a primary which hung, and was replaced: it runs what waits in its sockets
+/// before it learns of that, and then loses what this wrote. Where there are sentinels, they are asked.
+pub(super) const LATE: Duration = Duration::from_millis(500);
 
 /// The beginning of a problem that a probe has found.
 const REFUSES: &str = "Redis refuses ";
@@ -78,6 +83,14 @@ pub(super) struct Link {
     pub health: Health,
 }
 
+impl Link {
+    /// Whether the sentinels, asked now, still name the server of this link.
+    async fn is_confirmed(&self, sentinels: &Sentinels) -> bool {
+        // They make links to a former primary be given up.
+        sentinels.answer_in_time().await && self.health.give_up_reason().is_none()
+    }
+}
+
 /// The connections for commands of this process, also those that have ended since the last one was added or looked
 /// for.
 pub(super) fn all() -> MutexGuard<'static, Vec<Weak<Shared>>> {
@@ -90,7 +103,7 @@ impl ServerCommands {
     /// Starts the supervisor on the current runtime. `name` is the label in logs and metrics. It is not an error if Redis
     /// cannot be reached: the supervisor keeps trying.
     pub fn start(url: &RedisUrl, name: &str, shutdown: &Shutdown) -> Result<Self, String> {
-        Ok(Self::start_at(Primary::Server(Arc::new(open::client(url)?)), None, name, shutdown))
+        Ok(Self::start_at(Primary::named(url)?, None, name, shutdown))
     }
 
     /// The same for a node of a cluster.
@@ -231,10 +244,19 @@ impl ServerCommands {
         command: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T, RedisFailure> {
         let link = thread_links::choose(&self.shared).ok_or(RedisFailure::Unavailable)?;
+        let sentinels =
+            self.shared.primary.sentinels().map(|sentinels| (sentinels, Instant::now()));
         // The library's own deadline starts when the command is written. This one also covers the wait for a free
         // slot and the second round trip of a script.
         match timeout(COMMAND_DEADLINE, command(link.monitored.connection.clone())).await {
-            Ok(Ok(value)) => Ok(value),
+            Ok(Ok(value)) => match sentinels {
+                Some((sentinels, sent))
+                    if sent.elapsed() > LATE && !Box::pin(link.is_confirmed(sentinels)).await =>
+                {
+                    Err(RedisFailure::Unavailable)
+                }
+                _ => Ok(value),
+            },
             Ok(Err(error)) => Err(self.shared.classify(name, error, Some(&link))),
             Err(_) => {
                 link.health.suspect();

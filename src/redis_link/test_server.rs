@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
+
 use super::Commands;
 use crate::config::RedisUrl;
 use crate::shutdown::Shutdown;
@@ -90,16 +92,15 @@ impl RedisServer {
 
     /// Stops the process without closing its sockets, so that commands are not answered.
     pub fn pause(&self) {
-        self.signal("-STOP");
+        let pid = Pid::from_child(&self.child);
+        kill_process(pid, Signal::STOP).expect("redis-server takes a signal");
+        // The signal is taken before the process has stopped.
+        let status = waitid(WaitId::Pid(pid), WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT);
+        assert!(status.expect("a child can be waited for").is_some_and(|status| status.stopped()));
     }
 
     pub fn resume(&self) {
-        self.signal("-CONT");
-    }
-
-    fn signal(&self, name: &str) {
-        let status = Command::new("kill").args([name, &self.child.id().to_string()]).status();
-        assert!(status.is_ok_and(|status| status.success()));
+        kill_process(Pid::from_child(&self.child), Signal::CONT).expect("it takes a signal");
     }
 
     /// Waits until the server answers. Returns false if it ended instead.

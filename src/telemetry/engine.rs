@@ -255,6 +255,11 @@ pub fn subscription_refused(error: &redis::RedisError) {
     warn!(event = "subscription_refused", %error, "Redis refused to subscribe a channel");
 }
 
+/// The sentinels of the server that they know by `name` have named it for the first time, or another one.
+pub fn sentinels_named(name: &str, address: &str) {
+    info!(event = "redis_primary_named", name, address, "the sentinels name a primary");
+}
+
 /// A test publication came back from Redis.
 pub fn canary_returned(after: Duration) {
     CANARY_SECONDS.get().record(after);

@@ -12,10 +12,10 @@ use crate::rig::{Client, Cluster, Gateway, Reply, Settings, Upstream, http, unti
 /// How many conversations there are: with these names, at least one on each of three shards.
 const CONVERSATIONS: usize = 8;
 
-type Writers = Arc<Mutex<Vec<StreamWriter>>>;
+pub type Writers = Arc<Mutex<Vec<StreamWriter>>>;
 
 /// An upstream whose replies the test writes, in the order of the messages.
-async fn streaming_upstream() -> (Upstream, Writers) {
+pub async fn streaming_upstream() -> (Upstream, Writers) {
     let writers = Writers::default();
     let kept = Arc::clone(&writers);
     let upstream = Upstream::start(move |_| {
@@ -54,7 +54,7 @@ async fn client(
     Client::connected(gateway, &path).await
 }
 
-fn chunk(number: usize) -> String {
+pub fn chunk(number: usize) -> String {
     format!("data: {}\n\n", json!({"event": "token", "number": number}))
 }
 
@@ -65,7 +65,7 @@ fn message(id: usize) -> Value {
 const END: &str = "data: {\"event\":\"complete\"}\n\n";
 
 /// Sends a message, whose id the user has not used before, and returns what writes the reply to it.
-async fn ask(client: &mut Client, writers: &Writers, id: usize) -> StreamWriter {
+pub async fn ask(client: &mut Client, writers: &Writers, id: usize) -> StreamWriter {
     let before = writers.lock().unwrap().len();
     client.send_json(&message(id)).await;
     client.next_event("task_queued").await;
@@ -73,7 +73,7 @@ async fn ask(client: &mut Client, writers: &Writers, id: usize) -> StreamWriter 
 }
 
 /// Reads these chunks of a reply: they are there once and in order.
-async fn expect_chunks(client: &mut Client, numbers: Range<usize>) {
+pub async fn expect_chunks(client: &mut Client, numbers: Range<usize>) {
     for number in numbers {
         let mut event = client.next_json().await;
         if event["event"] == "processing_started" {
@@ -84,7 +84,7 @@ async fn expect_chunks(client: &mut Client, numbers: Range<usize>) {
 }
 
 /// Reads these chunks, and the end of the reply.
-async fn expect_reply(client: &mut Client, numbers: Range<usize>) {
+pub async fn expect_reply(client: &mut Client, numbers: Range<usize>) {
     expect_chunks(client, numbers).await;
     assert_eq!(client.next_json().await["event"], "complete");
 }

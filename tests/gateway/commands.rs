@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
-use super::rig::{Gateway, Redis, Settings, free_address, until, within};
+use super::rig::{Gateway, Redis, Settings, free_address, process, until, within};
 
 mod connect;
 mod explain;
@@ -119,8 +119,7 @@ impl Running {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        rustix::process::kill_process(pid.expect("a pid"), signal).expect("it takes a signal");
+        process::signal(&self.child, signal);
     }
 
     /// Waits until the process has ended.

@@ -75,6 +75,7 @@ mod request;
 mod resume;
 mod rig;
 mod second_tab;
+mod sentinel;
 mod server_api;
 mod session;
 mod shares;

@@ -5,7 +5,6 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use redis::Client;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::alignment::AlignmentMessage;
@@ -15,7 +14,7 @@ use crate::channel_layer::{GroupChannels, host_of};
 use crate::config::ChannelsLayer;
 use crate::protocol::ChannelName;
 use crate::redis_link::{
-    ConnectionError, Health, MonitoredLink, PubSub, PubSubSender, RedisFailure, client,
+    ConnectionError, Health, MonitoredLink, Primary, PubSub, PubSubSender, RedisFailure,
 };
 use crate::telemetry;
 
@@ -42,7 +41,7 @@ pub(in crate::broker) struct Links(Vec<PubSub>);
 pub(super) struct Groups(Rc<Inner>);
 
 struct Inner {
-    clients: Vec<Client>,
+    hosts: Vec<Primary>,
     names: GroupChannels,
     /// The Redis channel for messages between the nodes, on each host.
     alignment_channel: String,
@@ -57,7 +56,7 @@ impl Groups {
     pub fn new(settings: &ChannelsLayer, alignment_channel: String) -> Result<Self, String> {
         let (sender, receiver) = mpsc::channel(MAX_QUEUED);
         Ok(Self(Rc::new(Inner {
-            clients: settings.hosts.iter().map(client).collect::<Result<_, _>>()?,
+            hosts: settings.hosts.iter().map(Primary::named).collect::<Result<_, _>>()?,
             names: GroupChannels::new(&settings.prefix),
             alignment_channel,
             senders: RefCell::default(),
@@ -72,12 +71,12 @@ impl Groups {
         let inner = &*self.0;
         // Messages of the new connections are counted anew.
         self.enqueue(Payload::Interrupted).await;
-        let mut links = Vec::with_capacity(inner.clients.len());
-        for client in &inner.clients {
+        let mut links = Vec::with_capacity(inner.hosts.len());
+        for host in &inner.hosts {
             let (overflow, sender) = (health.clone(), inner.sender.clone());
             let (bytes, names) = (Arc::clone(&inner.bytes), inner.names.clone());
             let alignment_channel = inner.alignment_channel.clone();
-            let link = PubSub::connect(client, health, move |channel, payload| {
+            let link = PubSub::connect_to(host, health, move |channel, payload| {
                 let size = payload.len();
                 let payload = if channel == alignment_channel.as_bytes() {
                     let Ok(message) = serde_json::from_slice(payload) else { return };

@@ -4,14 +4,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use redis::Client;
 
 use super::importer::{Importer, Incoming, Payload};
 use super::{Layer, Wire};
 use crate::broker::history::ListenerState;
 use crate::channel_layer::{MESSAGES_PER_TAKE, Mailbox, MailboxMessage};
 use crate::redis_link::{
-    ConnectionError, ConnectionEvent, Health, MonitoredLink, Supervised, client, supervise,
+    ConnectionError, ConnectionEvent, Health, MonitoredLink, Primary, Supervised, supervise,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -22,7 +21,7 @@ const MAX_WAIT: Duration = Duration::from_secs(1);
 /// Takes the messages out of the mailbox, over one connection after another.
 struct MailboxReader {
     layer: Layer,
-    client: Client,
+    primary: Primary,
     importer: Importer,
 }
 
@@ -35,7 +34,8 @@ impl Supervised for MailboxReader {
         let expiry = self.layer.0.settings.expiry;
         match &self.layer.0.wire {
             Wire::Core { names, .. } => {
-                let mailbox = Mailbox::connect(&self.client, health, names, expiry).await?;
+                let client = self.primary.client().await?;
+                let mailbox = Mailbox::connect(&client, health, names, expiry).await?;
                 if !mailbox.is_tracking() {
                     telemetry::channel_layer::changes_not_reported();
                 }
@@ -129,8 +129,8 @@ impl MailboxReader {
 impl Layer {
     /// Reads the mailbox until the process is killed.
     pub(super) async fn read_mailbox(self, importer: Importer, shutdown: Shutdown) {
-        let Some(Ok(client)) = self.0.settings.hosts.first().map(client) else { return };
-        supervise(&mut MailboxReader { layer: self, client, importer }, &shutdown).await;
+        let Some(Ok(primary)) = self.0.settings.hosts.first().map(Primary::named) else { return };
+        supervise(&mut MailboxReader { layer: self, primary, importer }, &shutdown).await;
     }
 
     /// Reports that messages of all groups may have been missed.

@@ -25,8 +25,8 @@ use super::layer::{Layer, Links};
 use crate::config::{ChannelsLayer, RedisUrl};
 use crate::protocol::ChannelName;
 use crate::redis_link::{
-    Commands, ConnectionError, ConnectionEvent, Health, MonitoredLink, PubSub, RedisFailure,
-    Supervised, supervise,
+    Commands, ConnectionError, ConnectionEvent, Health, MonitoredLink, Primary, PubSub,
+    RedisFailure, Supervised, supervise,
 };
 use crate::shutdown::Shutdown;
 use crate::telemetry;
@@ -62,7 +62,7 @@ impl Core {
                 cluster::run(parts, topology, canaries, shutdown).await;
             }));
         }
-        let client = crate::redis_link::client(url)?;
+        let primary = Primary::named(url)?;
         let canary = self.canary.take();
         let (parts, distribution) = self.split(history);
         let layer = layer.map(|settings| Layer::new(settings, url, &parts)).transpose()?;
@@ -72,7 +72,7 @@ impl Core {
                 layer.spawn(&parts, &shutdown);
             }
             let mut subscription = RedisSubscription {
-                client,
+                primary,
                 channels: parts.catch_ups.channels.clone(),
                 parts,
                 layer,
@@ -92,7 +92,7 @@ impl Core {
 }
 
 struct RedisSubscription {
-    client: ::redis::Client,
+    primary: Primary,
     channels: SharedChannels,
     parts: Parts,
     layer: Option<Layer>,
@@ -206,7 +206,7 @@ impl RedisSubscription {
         let max_bytes = self.parts.max_publication_bytes;
         let overflow = health.clone();
         let canary = self.canary.clone();
-        PubSub::connect(&self.client, health, move |channel, payload| {
+        PubSub::connect_to(&self.primary, health, move |channel, payload| {
             if canary.as_ref().is_some_and(|canary| canary.accept(channel, payload)) {
                 return;
             }

@@ -1,5 +1,6 @@
 //! The parts of a URL that say where the server is, and who connects to it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use redis::ConnectionAddr;
@@ -80,4 +81,21 @@ pub(super) fn credentials(
         }
     };
     Ok([one("username", "user", &parts.username)?, one("password", "pass", &parts.password)?])
+}
+
+/// Whether the scheme of the URL is one of `schemes`.
+pub(super) fn has_scheme(text: &str, schemes: [&str; 2]) -> bool {
+    let scheme = text.trim().split_once("://").map(|(scheme, _)| scheme);
+    scheme.is_some_and(|scheme| schemes.iter().any(|one| one.eq_ignore_ascii_case(scheme)))
+}
+
+/// Takes the nodes of a cluster, or the sentinels, apart: the URL with the first one alone, and the others.
+pub(super) fn first_node(text: &str) -> (Cow<'_, str>, Vec<&str>) {
+    let begin = text.find("://").map_or(0, |at| at + "://".len());
+    let end = text[begin..].find(['/', '?']).map_or(text.len(), |at| begin + at);
+    // A password may have a comma in it.
+    let begin = text[begin..end].rfind('@').map_or(begin, |at| begin + at + 1);
+    let mut nodes = text[begin..end].split(',');
+    let first = nodes.next().unwrap_or_default();
+    (format!("{}{first}{}", &text[..begin], &text[end..]).into(), nodes.collect())
 }

@@ -105,8 +105,17 @@ fn errors_name_the_reason() {
         ("redis+socket://run/redis.sock", "three slashes"),
         ("unix://", "the path of the socket"),
         ("redis+socket:///?virtual_host=1", "the path of the socket"),
-        ("sentinel://r:26379/0", "Sentinel is not supported"),
-        ("redis+sentinel://r:26379/0", "Sentinel is not supported"),
+        ("sentinel://r:26379/0", "redis-sentinel://a:26379,b:26379/mymaster"),
+        ("redis+sentinel://r:26379/0", "redis-sentinel://a:26379,b:26379/mymaster"),
+        ("redis-sentinel://a,b", "the name of the server behind the sentinels"),
+        ("redis-sentinel://a,b/", "the name of the server behind the sentinels"),
+        ("redis-sentinel://a,b/m/3", "the database as ?db=3"),
+        ("redis-sentinel://a/m?db=x", "db as a number"),
+        ("redis-sentinel://a,redis-sentinel://b/m", "the scheme once"),
+        ("redis-sentinel://a/m?ssl_cert_reqs=none", "needs TLS"),
+        ("redis-sentinel://a/m?sentinel_username=u", "sentinel_password as well"),
+        ("redis-sentinel://a/m?sentinel_pasword=u", "did you mean sentinel_password"),
+        ("redis://a/?sentinel_password=u", "unknown parameter sentinel_password"),
         ("redis+cluster://r/0", "redis-cluster://a:6379,b:6379"),
         ("redis-cluster://a:1,b:2/1", "only database 0"),
         ("redis-cluster://a:1,b:2/?db=3", "only database 0"),
@@ -268,4 +277,32 @@ fn a_cluster_has_several_nodes() {
     for bad in ["redis-cluster://a:1,", "redis-cluster://a:1,,b:1", "redis-cluster://a:1,b:x"] {
         assert_eq!(UnloadedRedisUrl::parse(bad).err(), Some(RedisUrlError::Invalid), "{bad}");
     }
+}
+
+#[test]
+fn sentinels_have_a_name_for_the_server_and_a_user_of_their_own() {
+    let url = RedisUrl::example(
+        "redis-sentinel://u:p,q@a:1,b,[::1]:3/my%2Dmaster?db=4&sentinel_username=s&sentinel_password=t",
+    );
+    assert_eq!((url.sentinel_name(), url.is_cluster()), (Some("my-master"), false));
+    let asked: Vec<RedisUrl> = url.sentinels().collect();
+    let addresses: Vec<String> = asked.iter().map(|one| one.info().addr().to_string()).collect();
+    assert_eq!(addresses, ["a:1", "b:26379", "::1:3"]);
+    let settings = asked[0].info().redis_settings();
+    assert_eq!(
+        (settings.username(), settings.password(), settings.db()),
+        (Some("s"), Some("t"), 0)
+    );
+    let server = url.at("c", 5);
+    let settings = server.info().redis_settings();
+    assert_eq!((settings.username(), settings.password()), (Some("u"), Some("p,q")));
+    assert_eq!((settings.db(), server.info().addr().to_string()), (4, "c:5".to_owned()));
+    assert_eq!((server.sentinel_name(), server.sentinels().count()), (None, 0));
+    assert_eq!(url.address(), "my-master of the sentinels a:1, b:26379, ::1:3");
+    let tls = RedisUrl::example("rediss-sentinel://a/m?ssl_cert_reqs=none");
+    for one in tls.sentinels().chain([tls.at("c", 5)]) {
+        assert!(matches!(one.info().addr(), ConnectionAddr::TcpTls { .. }));
+        assert_eq!(one.check(), CertificateCheck::Nothing);
+    }
+    assert_eq!(RedisUrl::example("redis://a").sentinels().count(), 0);
 }

@@ -14,16 +14,12 @@ use super::map::{Node, SlotMap};
 use super::{ClusterCommands, PATIENCE};
 use crate::redis_link::RedisFailure;
 use crate::redis_link::open::COMMAND_DEADLINE;
-use crate::redis_link::server::name_of;
+use crate::redis_link::server::{LATE, name_of};
 use crate::redis_link::slots::slot_of_command;
 
 /// The pauses before commands are tried again that the cluster could not run.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
-
-/// An answer that took longer may be that of a master which hung, and was replaced: it runs what waits in its sockets
-/// before it learns of that, and then loses what this wrote.
-const LATE: Duration = Duration::from_millis(500);
 
 /// What loads a script that a node does not know yet.
 #[derive(Clone, Copy)]

@@ -1,6 +1,7 @@
 //! `tidegate check --connect`.
 
-use super::super::rig::{Reply, TlsFront, Upstream};
+use super::super::rig::sentinel::NAME;
+use super::super::rig::{Gateway, Reply, Sentinels, Settings, TlsFront, Upstream};
 use super::*;
 
 /// Runs the command on a config with these sections, and returns the code and the lines about servers.
@@ -180,4 +181,30 @@ async fn why_a_server_cannot_be_used_is_said_without_its_secrets() {
         }
     }
     assert_eq!(lines.len(), 6, "{lines:?}");
+}
+
+#[tokio::test]
+async fn sentinels_are_asked_for_the_server() {
+    let all = Sentinels::start_with_password("of-sentinels").await;
+    let url = format!("{}?sentinel_password=of-sentinels", all.url());
+    let about = async |url: &str| {
+        let list = "[upstream.list]\nkind = \"redis-list\"\nkey = \"l\"\n";
+        let engine = format!("[engine]\nkind = \"redis\"\n[engine.redis]\nurl = \"{url}\"\n");
+        let (code, lines) = check(&format!("{engine}{}{list}", route("list"))).await;
+        let text = lines.join("\n");
+        assert!(!text.contains("of-sentinels"), "{text}");
+        (code, text)
+    };
+    let (code, text) = about(&url).await;
+    let expected = format!("{NAME} of the sentinels {}", all.sentinels[0].address());
+    assert!(text.contains(&expected) && text.contains("is a primary that answers"), "{text}");
+    assert_eq!(code, Some(0));
+    let (code, text) = about(&all.url()).await;
+    assert!(text.contains("cannot be used: sentinel 127.0.0.1:"), "{text}");
+    assert_ne!(code, Some(0));
+    let (_, text) = about(&url.replace(NAME, "other")).await;
+    assert!(text.contains("No such master"), "{text}");
+    let gateway = Gateway::start(Settings::chat("http://127.0.0.1:1/").redis(&url)).await;
+    let named = gateway.wait_for_event("redis_primary_named").await;
+    assert_eq!(named["address"], all.servers[0].address());
 }

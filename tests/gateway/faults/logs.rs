@@ -5,10 +5,11 @@ use std::io::{PipeReader, Read};
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::rig::{CHAT_ROUTE, Client, Settings, free_address, http, until};
+use crate::rig::{CHAT_ROUTE, Client, Settings, free_address, http, process, until};
 
 /// A gateway whose stderr is the test's. It logs several lines for each connection.
 struct Logging {
@@ -109,8 +110,7 @@ async fn a_full_disk_ends_nothing() {
     gateway.serve_many().await;
     let metrics = gateway.metrics().await;
     assert!(metrics.contains("\ntidegate_panics_total 0\n"), "{metrics}");
-    let pid = rustix::process::Pid::from_child(&gateway.process);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    process::signal(&gateway.process, Signal::TERM);
     let status = until("the end", async || gateway.process.try_wait().unwrap()).await;
     assert_eq!(status.code(), Some(0));
 }
@@ -120,8 +120,7 @@ async fn the_end_of_the_process_writes_what_waited() {
     let (mut reader, writer) = std::io::pipe().expect("a pipe");
     let mut gateway = Logging::start(writer).await;
     gateway.serve_many().await;
-    let pid = rustix::process::Pid::from_child(&gateway.process);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    process::signal(&gateway.process, Signal::TERM);
     let reading = tokio::task::spawn_blocking(move || {
         let mut text = String::new();
         reader.read_to_string(&mut text).expect("text");

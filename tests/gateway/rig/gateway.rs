@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, MutexGuard};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::tls_tunnel::certificate;
-use super::{API_KEY, AnyCluster, Redis, TlsClient, TlsTunnel, http, until};
+use super::{API_KEY, AnyCluster, Redis, TlsClient, TlsTunnel, http, process, until};
 
 /// A config with this line tests the memory engine itself and is never run on Redis.
 pub const MEMORY_ONLY: &str = "kind = \"memory\"";
@@ -311,8 +311,7 @@ impl Process {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a pid");
-        kill_process(pid, signal).expect("the gateway takes a signal");
+        process::signal(&self.child, signal);
     }
 
     async fn wait(&mut self) -> ExitStatus {

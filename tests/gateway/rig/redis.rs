@@ -4,10 +4,10 @@ use std::process::{Child, Command, Stdio};
 
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::{DEADLINE, free_address, until};
+use super::{DEADLINE, free_address, process, until};
 
 /// A redis-server that keeps nothing on disk unless it is durable. It is killed when dropped.
 pub struct Redis {
@@ -116,6 +116,10 @@ impl Redis {
         }
     }
 
+    pub fn is_running(&self) -> bool {
+        self.server.is_some()
+    }
+
     /// Suspends the server, so that it does not answer while its connections stay open.
     pub fn pause(&self) {
         self.signal(Signal::STOP);
@@ -161,9 +165,7 @@ impl Redis {
     }
 
     fn signal(&self, signal: Signal) {
-        let server = self.server.as_ref().expect("redis-server runs");
-        let pid = i32::try_from(server.id()).ok().and_then(Pid::from_raw).expect("a pid");
-        kill_process(pid, signal).expect("redis-server takes a signal");
+        process::signal(self.server.as_ref().expect("redis-server runs"), signal);
     }
 
     /// Starts the server. Returns `false` if it ended at once, for example because its port is in use.
