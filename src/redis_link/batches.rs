@@ -4,6 +4,7 @@ use redis::{FromRedisValue, Pipeline, RedisResult, Script, ScriptInvocation, Ser
 
 use super::cluster::Loader;
 use super::commands::Target;
+use super::server::ServerCommands;
 use super::{Commands, RedisFailure};
 
 /// The answers in the order of the commands. An error answer to one command does not affect the others.
@@ -23,7 +24,7 @@ impl Commands {
             Target::Server(server) => server,
             Target::Cluster(_) => return Box::pin(self.spread(&pipeline, None)).await,
         };
-        let answers: Vec<RedisResult<T>> = server.pipeline(pipeline.ignore_errors()).await?;
+        let answers: Vec<RedisResult<T>> = send(server, pipeline.ignore_errors()).await?;
         let classify = |error| server.classify("", error);
         Ok(answers.into_iter().map(|answer| answer.map_err(classify)).collect())
     }
@@ -75,7 +76,7 @@ impl Commands {
                 return Box::pin(self.spread(&calls, Some(Loader::Script(script)))).await;
             }
         };
-        let mut answers: Vec<RedisResult<T>> = server.pipeline(calls.ignore_errors()).await?;
+        let mut answers: Vec<RedisResult<T>> = send(server, calls.ignore_errors()).await?;
         // Only these have not run: another client may have removed or loaded the script in between.
         let unknown: Vec<_> =
             (0..answers.len()).filter(|at| is_unknown_script(&answers[*at])).collect();
@@ -87,13 +88,23 @@ impl Commands {
                     again.add_command(call.clone());
                 }
             }
-            let repeated: Vec<RedisResult<T>> = server.pipeline(&again).await?;
+            let repeated: Vec<RedisResult<T>> = send(server, &again).await?;
             for (at, answer) in unknown.into_iter().zip(repeated) {
                 answers[at] = answer;
             }
         }
         let classify = |error| server.classify("", error);
         Ok(answers.into_iter().map(|answer| answer.map_err(classify)).collect())
+    }
+}
+
+async fn send<T: FromRedisValue>(
+    server: &ServerCommands,
+    pipeline: &Pipeline,
+) -> Result<T, RedisFailure> {
+    match server.has_sentinels() {
+        false => server.pipeline(pipeline).await,
+        true => Box::pin(server.confirmed(server.pipeline(pipeline))).await,
     }
 }
 

@@ -132,11 +132,15 @@ impl Commands {
         }
     }
 
+    // The calls of a cluster, and those with sentinels, are in a box, so that others are no larger than without them.
+
     /// Sends one command and waits for its answer, for at most two seconds.
     pub async fn query<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, RedisFailure> {
         match &self.0 {
+            Target::Server(server) if server.has_sentinels() => {
+                Box::pin(server.confirmed(server.query(command))).await
+            }
             Target::Server(server) => server.query(command).await,
-            // In a box, as all calls of a cluster, so that those of one server are no larger than without it.
             Target::Cluster(cluster) => Box::pin(cluster.query(command, None)).await,
         }
     }
@@ -148,6 +152,9 @@ impl Commands {
         script: &ScriptInvocation<'_>,
     ) -> Result<T, RedisFailure> {
         match &self.0 {
+            Target::Server(server) if server.has_sentinels() => {
+                Box::pin(server.confirmed(server.invoke(script))).await
+            }
             Target::Server(server) => server.invoke(script).await,
             Target::Cluster(cluster) => Box::pin(cluster.invoke(script)).await,
         }
@@ -157,6 +164,9 @@ impl Commands {
     /// most two seconds. An error answer to one command is returned for all of them, although the others ran.
     pub async fn pipeline(&self, pipeline: &Pipeline) -> Result<(), RedisFailure> {
         match &self.0 {
+            Target::Server(server) if server.has_sentinels() => {
+                Box::pin(server.confirmed(server.pipeline(pipeline))).await
+            }
             Target::Server(server) => server.pipeline(pipeline).await,
             Target::Cluster(cluster) => Box::pin(cluster.pipeline(pipeline)).await,
         }

@@ -28,7 +28,6 @@ use super::open::COMMAND_DEADLINE;
 use super::primary::Primary;
 use super::probe::{Needs, ProbeError, Refusal, Transactions};
 use super::reason::{describe, one_line};
-use super::sentinel::Sentinels;
 use super::thread_links;
 use super::{Health, MonitoredLink, RedisFailure, Supervised, supervise};
 use crate::config::RedisUrl;
@@ -81,14 +80,6 @@ pub(super) struct Shared {
 pub(super) struct Link {
     pub monitored: MonitoredLink,
     pub health: Health,
-}
-
-impl Link {
-    /// Whether the sentinels, asked now, still name the server of this link.
-    async fn is_confirmed(&self, sentinels: &Sentinels) -> bool {
-        // They make links to a former primary be given up.
-        sentinels.answer_in_time().await && self.health.give_up_reason().is_none()
-    }
 }
 
 /// The connections for commands of this process, also those that have ended since the last one was added or looked
@@ -162,6 +153,11 @@ impl ServerCommands {
     /// operators; it has the command and the reason that Redis gave.
     pub fn check(&self) -> Result<(), String> {
         self.shared.check()
+    }
+
+    /// Whether sentinels name the server, so that late answers are to be [`ServerCommands::confirmed`].
+    pub fn has_sentinels(&self) -> bool {
+        self.shared.primary.sentinels().is_some()
     }
 
     /// Whether both are the same connection, so that a chain can have steps of the users of both.
@@ -238,25 +234,36 @@ impl ServerCommands {
         self.shared.link.load().is_some()
     }
 
+    /// Waits for the answer to a command, and has the sentinels confirm that one which is late is the primary's. Does
+    /// nothing where there are none.
+    pub async fn confirmed<T>(
+        &self,
+        answer: impl Future<Output = Result<T, RedisFailure>>,
+    ) -> Result<T, RedisFailure> {
+        let link = thread_links::choose(&self.shared).ok_or(RedisFailure::Unavailable)?;
+        let began = Instant::now();
+        let answer = answer.await?;
+        if let Some(sentinels) = self.shared.primary.sentinels()
+            && began.elapsed() > LATE
+        {
+            // With a new answer of theirs, links to a former primary are given up.
+            let is_confirmed =
+                sentinels.answer_in_time().await && link.health.give_up_reason().is_none();
+            return is_confirmed.then_some(answer).ok_or(RedisFailure::Unavailable);
+        }
+        Ok(answer)
+    }
+
     async fn send<T, F: Future<Output = RedisResult<T>>>(
         &self,
         name: &str,
         command: impl FnOnce(MultiplexedConnection) -> F,
     ) -> Result<T, RedisFailure> {
         let link = thread_links::choose(&self.shared).ok_or(RedisFailure::Unavailable)?;
-        let sentinels =
-            self.shared.primary.sentinels().map(|sentinels| (sentinels, Instant::now()));
         // The library's own deadline starts when the command is written. This one also covers the wait for a free
         // slot and the second round trip of a script.
         match timeout(COMMAND_DEADLINE, command(link.monitored.connection.clone())).await {
-            Ok(Ok(value)) => match sentinels {
-                Some((sentinels, sent))
-                    if sent.elapsed() > LATE && !Box::pin(link.is_confirmed(sentinels)).await =>
-                {
-                    Err(RedisFailure::Unavailable)
-                }
-                _ => Ok(value),
-            },
+            Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.shared.classify(name, error, Some(&link))),
             Err(_) => {
                 link.health.suspect();
