@@ -42,6 +42,8 @@ mod session;
 mod replies;
 
 // Rank 5.
+// Orders and renews the certificate of the public port.
+mod acme;
 // Publishes and subscribes, and keeps the histories of channels.
 mod broker;
 // Commands from one node to all nodes, such as disconnect and cancel.

@@ -160,7 +160,12 @@ impl Context {
 
     /// See [`read_file`].
     pub(super) fn file(&self, path: &str) -> Result<String, String> {
-        read_file(&self.base.join(path))
+        read_file(&self.resolve(path))
+    }
+
+    /// The path of a file that the config names.
+    pub(super) fn resolve(&self, path: &str) -> PathBuf {
+        self.base.join(path)
     }
 
     fn report_unused_overrides(&mut self) {

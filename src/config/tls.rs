@@ -2,7 +2,7 @@
 
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
-use super::{AdminTls, Redirect, ServerTls};
+use super::{Acme, AdminTls, Redirect, ServerTls};
 use crate::clock;
 use crate::tls::{
     Certificate, CertificateMistake, MinVersion, ServerCertificates, check_authorities,
@@ -14,7 +14,7 @@ const MIN_VERSION: Kind<MinVersion> = words(r#""1.2" or "1.3""#, |value| {
 
 /// The inner `None` = the public port has no TLS. `is_written`: the table is there.
 pub(super) fn server(s: &mut Section<'_>, is_written: bool) -> Option<Option<ServerTls>> {
-    let is_written = is_written && !s.is_written("certificate");
+    let is_written = is_written && !s.is_written("certificate") && !s.is_written("acme");
     let certificate = certificate_and_key(
         s,
         "Path of a PEM file with the certificate, followed by the intermediate ones. With it the public port speaks TLS \
@@ -34,6 +34,7 @@ pub(super) fn server(s: &mut Section<'_>, is_written: bool) -> Option<Option<Ser
             Some(certificate)
         },
     ));
+    let acme = acme(s);
     let min_version = min_version(s);
     let handshake_timeout = s.key(
         "handshake_timeout",
@@ -73,13 +74,15 @@ pub(super) fn server(s: &mut Section<'_>, is_written: bool) -> Option<Option<Ser
         }));
         given.extend(certificate);
     }
-    let Some(certificates) = ServerCertificates::new(given) else {
-        if is_written {
-            s.mistake("certificate", None, "missing; write the path of a PEM file");
-            return None;
-        }
-        return Some(None);
-    };
+    let acme = acme?;
+    if let Some(ordered) = acme.as_ref().and_then(ordered) {
+        tables.push(Acme::TABLE.to_owned());
+        given.push(ordered);
+    }
+    let certificates = ServerCertificates::new(given);
+    if certificates.is_empty() && acme.is_none() {
+        return nothing_is_set(s, is_written);
+    }
     let redirect = redirect?.map(|listen| Redirect { listen, port: redirect_port.unwrap_or(443) });
     Some(Some(ServerTls {
         certificates,
@@ -88,7 +91,91 @@ pub(super) fn server(s: &mut Section<'_>, is_written: bool) -> Option<Option<Ser
         handshake_timeout: handshake_timeout?,
         max_handshakes: max_handshakes?,
         redirect,
+        acme,
     }))
+}
+
+/// What a table without a certificate is: a mistake, or the default.
+fn nothing_is_set<T>(s: &mut Section<'_>, is_written: bool) -> Option<Option<T>> {
+    if is_written {
+        s.mistake("certificate", None, "missing; write the path of a PEM file");
+        return None;
+    }
+    Some(None)
+}
+
+/// The inner `None` = the gateway orders no certificate.
+fn acme(s: &mut Section<'_>) -> Option<Option<Acme>> {
+    let is_set = s.is_table("acme");
+    s.inline("acme", |s| {
+        let domains = s.list(
+            "domains",
+            kinds::DOMAIN,
+            &[],
+            "The names in a certificate that the gateway orders and renews (ACME, challenge tls-alpn-01); [] = it orders \
+             none. The certificate authority connects to port 443 of each.",
+        );
+        let contact = s.list(
+            "contact",
+            kinds::CONTACT,
+            &[],
+            "E-mail addresses of the account at the certificate authority. Whoever orders agrees to its terms of service.",
+        );
+        let cache_dir = s.key(
+            "cache_dir",
+            kinds::OPTIONAL_FILE,
+            "",
+            "Directory for the account, the certificate and their private keys, which only the gateway may read. Gateways \
+             that have the same names share it.",
+        );
+        let directory = s.key(
+            "directory",
+            kinds::HTTPS_URL,
+            "https://acme-v02.api.letsencrypt.org/directory",
+            "URL of the certificate authority's directory. Let's Encrypt has one to try things with: \
+             https://acme-staging-v02.api.letsencrypt.org/directory.",
+        );
+        let directory_ca = s.key(
+            "directory_ca",
+            kinds::OPTIONAL_FILE,
+            "",
+            "Path of a PEM file with authorities by which the directory's server is trusted; \"\" = those of the system.",
+        );
+        let directory_ca = match directory_ca? {
+            None => None,
+            Some(path) => Some(authorities(s, "directory_ca", &path)?),
+        };
+        let (domains, cache_dir) = (domains?, cache_dir?);
+        if !is_set {
+            return Some(None);
+        }
+        if domains.is_empty() {
+            s.mistake("domains", None, "missing; write the names, such as [\"chat.example.com\"]");
+            return None;
+        }
+        let Some(cache_dir) = cache_dir else {
+            s.mistake("cache_dir", None, "missing; write the path of a directory, such as \"/var/lib/tidegate/acme\"");
+            return None;
+        };
+        let cache_dir = s.resolve(&cache_dir);
+        Some(Some(Acme { domains, contact: contact?, cache_dir, directory: directory?, directory_ca }))
+    })
+}
+
+/// The certificate that was ordered before, if it can be used. One that cannot is ordered again.
+fn ordered(acme: &Acme) -> Option<Certificate> {
+    let text = std::fs::read_to_string(acme.certificate_file()).ok()?;
+    Certificate::load(&text, &text, clock::unix_seconds()).ok()
+}
+
+/// Reads a file with authorities.
+fn authorities(s: &mut Section<'_>, name: &'static str, path: &str) -> Option<String> {
+    let authorities = s.pem_file(name, path)?;
+    if let Err(fix) = check_authorities(&authorities) {
+        s.mistake(name, Some(format!("{path:?}")), fix);
+        return None;
+    }
+    Some(authorities)
 }
 
 /// The inner `None` = the admin port has no TLS. `is_written`: the table is there.
@@ -107,22 +194,12 @@ pub(super) fn admin(s: &mut Section<'_>, is_written: bool) -> Option<Option<Admi
     );
     let client_ca = match client_ca? {
         None => None,
-        Some(path) => {
-            let authorities = s.pem_file("client_ca", &path)?;
-            if let Err(fix) = check_authorities(&authorities) {
-                s.mistake("client_ca", Some(format!("{path:?}")), fix);
-                return None;
-            }
-            Some(authorities)
-        }
+        Some(path) => Some(authorities(s, "client_ca", &path)?),
     };
-    let Some(certificates) = ServerCertificates::new(certificate?.into_iter().collect()) else {
-        if is_written {
-            s.mistake("certificate", None, "missing; write the path of a PEM file");
-            return None;
-        }
-        return Some(None);
-    };
+    let certificates = ServerCertificates::new(certificate?.into_iter().collect());
+    if certificates.is_empty() {
+        return nothing_is_set(s, is_written);
+    }
     Some(Some(AdminTls { certificates, min_version: min_version?, client_ca }))
 }
 

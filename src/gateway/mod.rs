@@ -28,6 +28,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::LocalSet;
 
+use crate::acme::{self, Wakers};
 use crate::admin::{self, Admin, AdminHandshakes, Listings};
 use crate::broker::{Core, WorkerHandle};
 use crate::config::{Config, SharedConfig};
@@ -214,8 +215,12 @@ async fn serve(
     let mut workers = Workers::start(workers)?;
     let shared = publisher.shared.clone();
     if let Some(read) = read {
-        let reloader = Reloader::new(read, log, builder, publisher).map_err(system("signals"))?;
+        let wakers = Wakers::default();
+        let ordering = acme::run(shared.clone(), wakers.clone(), shutdown.clone());
+        let reloader =
+            Reloader::new(read, log, builder, publisher, wakers).map_err(system("signals"))?;
         tokio::task::spawn_local(shutdown.essential("reload", reloader.run(shutdown.clone())));
+        tokio::task::spawn_local(shutdown.essential("ACME", ordering));
     }
     ready(addresses);
     service_manager::ready();

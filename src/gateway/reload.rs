@@ -13,6 +13,7 @@ use super::certificates;
 use super::descriptors::Descriptors;
 use super::needs::NeedsDeclarer;
 use super::runtime_config::RuntimeConfigBuilder;
+use crate::acme::Wakers;
 use crate::config::{self, Config, Engine, SharedConfig};
 use crate::limits::MemoryBudget;
 use crate::listener::RuntimeConfig;
@@ -58,6 +59,7 @@ pub(super) struct Reloader {
     /// What was read when the config was last applied or rejected.
     last_read: Result<Config, String>,
     hangup: Signal,
+    wakers: Wakers,
 }
 
 impl Reloader {
@@ -66,11 +68,12 @@ impl Reloader {
         log: LogControl,
         builder: RuntimeConfigBuilder,
         publisher: ConfigPublisher,
+        wakers: Wakers,
     ) -> std::io::Result<Self> {
         telemetry::process::config_loaded();
         let hangup = signal(SignalKind::hangup())?;
         let last_read = Ok(Config::clone(&publisher.shared.load()));
-        Ok(Self { read, log, builder, publisher, last_read, hangup })
+        Ok(Self { read, log, builder, publisher, last_read, hangup, wakers })
     }
 
     /// Runs until the gateway drains.
@@ -78,15 +81,24 @@ impl Reloader {
         // A file may be read while it is being written, so a change counts once two reads agree.
         let mut changed = None;
         loop {
-            let by_signal = tokio::select! {
+            let mut by_certificate = false;
+            let is_certain = tokio::select! {
                 _ = self.hangup.recv() => true,
+                // It was written whole.
+                () = self.wakers.reload.notified() => {
+                    by_certificate = true;
+                    true
+                }
                 () = tick(self.publisher.shared.load().reload.watch) => false,
                 () = shutdown.draining() => return,
             };
             let Some(read) = self.read().await else { continue };
-            if by_signal || changed.as_ref() == Some(&read) {
+            if is_certain || changed.as_ref() == Some(&read) {
                 changed = None;
                 self.reload(read).await;
+                if !by_certificate {
+                    self.wakers.reloaded.notify_one();
+                }
             } else {
                 changed = (read != self.last_read).then_some(read);
             }

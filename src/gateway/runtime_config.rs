@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::engine::Engine;
+use crate::acme;
 use crate::config::{self, ChannelsWire, Config, EngineKind};
 use crate::handshake::{Handshake, HandshakeLimits, Routes};
 use crate::limits::{NewChannels, SharedLimits};
@@ -116,7 +117,9 @@ impl RuntimeConfigBuilder {
             Some(tls) => {
                 let previous = of_public.map(|previous| &**previous);
                 let http2 = config.server.http2;
-                Some(Arc::new(TlsAcceptor::public(tls, http2, &self.tickets, previous)?))
+                let challenges = tls.acme.as_ref().map(acme::challenge_digests);
+                let tickets = &self.tickets;
+                Some(Arc::new(TlsAcceptor::public(tls, http2, tickets, challenges, previous)?))
             }
         };
         let admin = match &config.admin.tls {

@@ -23,7 +23,7 @@ use crate::protocol::ClientNetwork;
 use crate::shares::{SharePermit, Shares, share_of};
 use crate::shutdown::Shutdown;
 use crate::telemetry::tls::{Finished, TlsOutcome, TlsPort, handshake_failed, handshake_finished};
-use crate::tls::{self, Accepted, HandshakeFailure, Tickets};
+use crate::tls::{self, ACME_PROTOCOL, Accepted, ChallengeDigests, HandshakeFailure, Tickets};
 
 /// The protocols that are offered (ALPN, RFC 7301), the most wanted first.
 const PROTOCOLS: &[&[u8]] = &[HTTP2, b"http/1.1", b"http/1.0"];
@@ -59,7 +59,7 @@ enum Client {
 
 impl TlsAcceptor {
     /// The acceptor of the public port, where clients may choose HTTP/2 if `http2` says so. The permits of `previous` are
-    /// kept, so that those of handshakes in progress count.
+    /// kept, so that those of handshakes in progress count. `challenges`: those of ACME, if a certificate is ordered.
     ///
     /// # Errors
     /// A text that names what cannot be used.
@@ -67,13 +67,14 @@ impl TlsAcceptor {
         settings: &ServerTls,
         http2: bool,
         tickets: &Tickets,
+        challenges: Option<ChallengeDigests>,
         previous: Option<&Self>,
     ) -> Result<Self, String> {
         let ServerTls { certificates, min_version, handshake_timeout, max_handshakes, .. } =
             settings;
         let protocols = if http2 { PROTOCOLS } else { OLDER_PROTOCOLS };
         let server = certificates
-            .server_config(*min_version, protocols, Some(tickets), None)
+            .server_config(*min_version, protocols, Some(tickets), None, challenges)
             .map_err(|error| format!("server.tls: {error}"))?;
         Ok(Self::new(TlsPort::Public, server, *handshake_timeout, *max_handshakes, previous))
     }
@@ -85,7 +86,7 @@ impl TlsAcceptor {
     pub fn admin(settings: &AdminTls, previous: Option<&Self>) -> Result<Self, String> {
         let AdminTls { certificates, min_version, client_ca } = settings;
         let server = certificates
-            .server_config(*min_version, OLDER_PROTOCOLS, None, client_ca.as_deref())
+            .server_config(*min_version, OLDER_PROTOCOLS, None, client_ca.as_deref(), None)
             .map_err(|error| format!("admin.tls.client_ca: {error}"))?;
         Ok(Self::new(TlsPort::Admin, server, ADMIN_TIMEOUT, ADMIN_HANDSHAKES, previous))
     }
@@ -163,6 +164,10 @@ impl TlsHandshakes {
         // The system has no room to watch it.
         let tcp = ClientTcp::from_std(tcp).ok()?;
         let Accepted { records, early, protocol, .. } = accepted;
+        if protocol.as_deref() == Some(ACME_PROTOCOL) {
+            // The handshake was the proof, and nothing follows it (RFC 8737 section 4).
+            return None;
+        }
         let tls = ByteStream::Tls(Box::new(ClientTls::new(tcp, records, early)));
         Some((tls, protocol.as_deref() == Some(HTTP2)))
     }

@@ -32,6 +32,7 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+pub mod acme;
 pub mod log;
 pub mod recent_errors;
 pub mod recorder;

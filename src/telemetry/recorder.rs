@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use super::definitions::{self, Definition, Kind};
 use super::{
-    admin, celery, channel_layer, compression, connections, credentials, delivery, dialects,
+    acme, admin, celery, channel_layer, compression, connections, credentials, delivery, dialects,
     engine, jwts, log, messages, on_complete, presence, process, proxy, replicas, replies, spans,
     tls, upstreams,
 };
@@ -17,6 +17,7 @@ use super::{
 pub(super) const AREAS: &[(&str, &[&Definition])] = &[
     ("Connections", connections::METRICS),
     ("TLS", tls::METRICS),
+    ("ACME", acme::METRICS),
     ("Presence", presence::METRICS),
     ("Credentials", credentials::METRICS),
     ("JWTs", jwts::METRICS),

@@ -19,7 +19,7 @@ pub struct Certificate {
     /// In DER. It tells whether two certificates are the same.
     key: Arc<PrivateKeyDer<'static>>,
     names: Vec<String>,
-    not_after: u64,
+    validity: der::Validity,
 }
 
 /// Why a certificate cannot be used, and in which of its two files the mistake is.
@@ -30,6 +30,15 @@ pub enum CertificateMistake {
 }
 
 use CertificateMistake::{InCertificate, InKey};
+
+impl CertificateMistake {
+    /// What is wrong, of a file that has both.
+    pub fn text(&self) -> &str {
+        match self {
+            InCertificate(text) | InKey(text) => text,
+        }
+    }
+}
 
 impl Certificate {
     /// Reads a chain, the server's own certificate first, and the private key of that certificate, both in PEM. `now` are
@@ -67,7 +76,7 @@ impl Certificate {
             }
         };
         let (certified, key) = (Arc::new(certified), Arc::new(key));
-        Ok(Self { certified, key, names, not_after: validity.not_after })
+        Ok(Self { certified, key, names, validity })
     }
 
     /// The DNS names for which the certificate is, in lower case. They may begin with `*.`.
@@ -75,9 +84,14 @@ impl Certificate {
         &self.names
     }
 
+    /// The first second at which it is valid, since 1970.
+    pub fn not_before(&self) -> u64 {
+        self.validity.not_before
+    }
+
     /// The last second at which it is valid, since 1970.
     pub fn not_after(&self) -> u64 {
-        self.not_after
+        self.validity.not_after
     }
 
     /// The certificate itself in PEM, without those behind it.

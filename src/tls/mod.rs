@@ -8,12 +8,14 @@
 //! connection.
 
 mod certificate;
+mod challenge;
 mod der;
 mod handshake;
 mod records;
 mod server_config;
 
 pub use certificate::{Certificate, CertificateMistake, check_authorities};
+pub use challenge::{ACME_PROTOCOL, ChallengeDigests};
 pub use handshake::{Accepted, HandshakeFailure, TLS_EXPECTED, accept};
 pub use records::{MAX_PLAINTEXT, MAX_RECORD, Opened, RecordError, Records, record_length};
 pub use server_config::{MinVersion, ServerCertificates, Tickets};

@@ -13,6 +13,7 @@ use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 
 use super::certificate::{Certificate, read_chain};
+use super::challenge::{self, ACME_PROTOCOL, ChallengeDigests};
 
 /// The lowest version that clients may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,9 +41,13 @@ impl Tickets {
 pub struct ServerCertificates(Vec<Certificate>);
 
 impl ServerCertificates {
-    /// `None` without certificates.
-    pub fn new(certificates: Vec<Certificate>) -> Option<Self> {
-        (!certificates.is_empty()).then_some(Self(certificates))
+    /// Without certificates all handshakes fail, but for those that answer challenges.
+    pub fn new(certificates: Vec<Certificate>) -> Self {
+        Self(certificates)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Certificate> {
@@ -57,7 +62,7 @@ impl ServerCertificates {
     }
 
     /// Builds what handshakes use. `protocols` are offered in ALPN, the preferred one first. With `client_ca`, in PEM,
-    /// clients need a certificate of one of these authorities.
+    /// clients need a certificate of one of these authorities. With `challenges` those of ACME are answered.
     ///
     /// # Errors
     /// A text that says what is wrong with `client_ca`.
@@ -67,6 +72,7 @@ impl ServerCertificates {
         protocols: &[&[u8]],
         tickets: Option<&Tickets>,
         client_ca: Option<&str>,
+        challenges: Option<ChallengeDigests>,
     ) -> Result<Arc<ServerConfig>, String> {
         let versions: &[_] = match min_version {
             MinVersion::Tls12 => &[&TLS13, &TLS12],
@@ -91,8 +97,12 @@ impl ServerCertificates {
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        let mut config = builder.with_cert_resolver(Arc::new(ByName::new(&self.0)));
-        config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        let acme = challenges.as_ref().map(|_| ACME_PROTOCOL);
+        let by_name = ByName { challenges, ..ByName::new(&self.0) };
+        let mut config = builder.with_cert_resolver(Arc::new(by_name));
+        // Who knows another protocol too is no server of ACME.
+        let protocols = protocols.iter().copied().chain(acme);
+        config.alpn_protocols = protocols.map(<[u8]>::to_vec).collect();
         // Sessions are resumed by tickets alone, which cost the server no memory.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         if let Some(Tickets(tickets)) = tickets {
@@ -109,6 +119,7 @@ struct ByName {
     by_name: HashMap<String, Vec<Arc<CertifiedKey>>>,
     /// All certificates.
     all: Vec<Arc<CertifiedKey>>,
+    challenges: Option<ChallengeDigests>,
 }
 
 impl ByName {
@@ -121,7 +132,7 @@ impl ByName {
             }
         }
         let all = certificates.iter().map(|one| Arc::clone(one.certified())).collect();
-        Self { by_name, all }
+        Self { by_name, all, challenges: None }
     }
 
     /// The certificates for a name: its own, those for all names of its domain, or the first one.
@@ -144,6 +155,10 @@ fn lookup_names(name: &str) -> (String, Option<String>) {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if challenge::is_asked(&hello) {
+            let digests = self.challenges.as_ref()?;
+            return challenge::answer(hello.server_name()?, digests).map(Arc::new);
+        }
         let found = self.find(hello.server_name());
         // The first whose key the client can check.
         let usable =

@@ -3,6 +3,7 @@
 OpenSSL (versions, ciphers, names, chains, resumption, renegotiation), curl and Python's websockets.
 """
 
+import asyncio
 import json
 import pathlib
 import shutil
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 DEADLINE = 30
 KEYS = pathlib.Path(__file__).parent.parent / "keys" / "server_tls"
@@ -91,13 +92,14 @@ def python_ssl(gateway):
                 assert "*.second.test" in names, names
 
 
-def websockets(gateway):
+async def websockets(gateway):
+    """Not the client for threads, which uses a TLS connection in two of them at a time: it is not safe."""
     url = f"wss://localhost:{gateway.port}/open"
     origin = f"https://localhost:{gateway.port}"
-    with connect(url, ssl=context(), origin=origin) as client:
-        connected = json.loads(client.recv(timeout=DEADLINE))
+    async with connect(url, ssl=context(), origin=origin) as client:
+        connected = json.loads(await asyncio.wait_for(client.recv(), DEADLINE))
         assert connected["event"] == "connected", connected
-        client.ping().wait(DEADLINE)
+        await asyncio.wait_for(await client.ping(), DEADLINE)
 
 
 def openssl(gateway):
@@ -144,7 +146,7 @@ def main(binary):
     gateway = Gateway(binary)
     try:
         python_ssl(gateway)
-        websockets(gateway)
+        asyncio.run(websockets(gateway))
         for name, test in [("openssl", openssl), ("curl", curl)]:
             if shutil.which(name):
                 test(gateway)

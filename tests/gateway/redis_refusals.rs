@@ -190,8 +190,8 @@ async fn each_redis_in_use_is_probed_by_itself() {
     for redis in [&tokens, &limits, &queue] {
         let () = redis.run(&["CONFIG", "SET", "maxmemory", "1"]).await;
     }
-    expect_refusal(&gateway, "redis_tokens", "GETDEL", "OOM").await;
-    expect_refusal(&gateway, "redis_limits", "GET", "OOM").await;
+    expect_refusal(&gateway, "redis_tokens", "SET", "OOM").await;
+    expect_refusal(&gateway, "redis_limits", "SET", "OOM").await;
     expect_refusal(&gateway, "upstream.worker", "XADD", "OOM").await;
     let (_, now) = checks(&gateway).await;
     assert_eq!(now["redis"], "ok", "{now}");

@@ -10,7 +10,8 @@ use hyper::{Method, Request, StatusCode};
 use url::Url;
 
 use super::super::print_line;
-use crate::config::{Authorize, Config, EngineKind, RedisUrl, UpstreamKind};
+use crate::acme;
+use crate::config::{Acme, Authorize, Config, EngineKind, RedisUrl, UpstreamKind};
 use crate::http_client::{self, HttpClient, error_chain};
 use crate::{redis_link, tokens};
 
@@ -34,6 +35,7 @@ enum Server {
     Redis { url: RedisUrl, runs_scripts: bool },
     Http { url: String, timeout: Duration },
     KeySet(Url),
+    AcmeDirectory(Acme),
 }
 
 /// Asks all servers, and prints a line for each. Returns whether all can be used.
@@ -59,6 +61,10 @@ async fn ask(target: Target) -> (String, bool) {
             (url.address(), answer.map(state))
         }
         Server::Http { url, timeout } => (origin(&url), options(&url, timeout).await),
+        Server::AcmeDirectory(acme) => {
+            let answer = acme::check(&acme).await.map(|()| "is an ACME directory".to_owned());
+            (origin(acme.directory.as_str()), answer)
+        }
         Server::KeySet(url) => {
             let keys = tokens::usable_keys(&url).await;
             let answer = keys.and_then(|keys| match keys {
@@ -108,6 +114,9 @@ async fn options(url: &str, timeout: Duration) -> Result<String, String> {
 /// Returns the servers in the order of the config. One that several keys name is asked once.
 fn targets(config: &Config) -> Vec<Target> {
     let mut targets = Targets::default();
+    if let Some(acme) = config.server.tls.as_ref().and_then(|tls| tls.acme.as_ref()) {
+        targets.push("server.tls.acme.directory".to_owned(), Server::AcmeDirectory(acme.clone()));
+    }
     if let EngineKind::Redis(redis) = &config.engine.kind {
         targets.redis("engine.redis.url".to_owned(), &redis.url, true);
         targets.redis("engine.redis.tokens_url".to_owned(), &redis.tokens_url, true);

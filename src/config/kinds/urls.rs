@@ -1,6 +1,6 @@
 //! Kinds of addresses: sockets, networks, origins and URLs.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use url::Url;
@@ -50,6 +50,46 @@ pub(in crate::config) const OPTIONAL_HTTP_URL: Kind<Option<Url>> =
         "" => Ok(None),
         text => http_url(text, &["http", "https"]).map(Some),
     });
+
+/// A name in a certificate: a host name (RFC 1123 section 2.1) with a dot in it.
+pub(in crate::config) const DOMAIN: Kind<String> = kind(
+    "host name",
+    "a host name such as \"chat.example.com\"; names with * need a challenge that the gateway cannot answer",
+    |value| parsed(value, host_name),
+);
+
+pub(in crate::config) const CONTACT: Kind<String> =
+    kind("e-mail address", "an e-mail address such as \"ops@example.com\"", |value| {
+        parsed(value, |text| {
+            let address = text.strip_prefix("mailto:").unwrap_or(text);
+            let (user, host) = address.rsplit_once('@')?;
+            let is_plain =
+                |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'?' | b',' | b'%');
+            (!user.is_empty() && user.bytes().all(is_plain) && host_name(host).is_some())
+                .then(|| format!("mailto:{address}"))
+        })
+    });
+
+pub(in crate::config) const HTTPS_URL: Kind<Url> =
+    kind("URL", "a URL that begins with https://", |value| {
+        parsed(value, |text| {
+            Url::parse(text).ok().filter(|url| url.scheme() == "https" && url.has_host())
+        })
+    });
+
+/// A host name in lower case, as certificates have it.
+fn host_name(text: &str) -> Option<String> {
+    let is_label = |label: &str| {
+        let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        (1..64).contains(&label.len())
+            && label.bytes().all(is_part)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_address = text.parse::<IpAddr>().is_ok();
+    (text.len() < 254 && text.contains('.') && !is_address && text.split('.').all(is_label))
+        .then(|| text.to_ascii_lowercase())
+}
 
 pub(in crate::config) const HTTP_TEMPLATE: Kind<Template> = kind(
     "URL template",

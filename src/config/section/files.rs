@@ -1,5 +1,7 @@
 //! Keys whose values are hidden and whose files are read: secrets, and the URLs of Redis servers.
 
+use std::path::PathBuf;
+
 use toml::Value;
 
 use super::record::{collect_variables, source};
@@ -86,6 +88,11 @@ impl Section<'_> {
     /// The keys read so far whose Redis URL turns the check of the server certificate off.
     pub(in crate::config) fn unchecked_redis(&self) -> Vec<String> {
         self.context.unchecked_redis.clone()
+    }
+
+    /// The path of a file that a config names, whose own directory relative paths begin at.
+    pub(in crate::config) fn resolve(&self, path: &str) -> PathBuf {
+        self.context.resolve(path)
     }
 
     /// Reads the file at `path`, which the key `name` holds.

@@ -1,15 +1,17 @@
 //! `[server]`, `[admin]`, `[shutdown]`, `[origins]`, `[proxy]`, `[reload]`, `[tracing]` and `[log]`.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper::header::{HeaderName, HeaderValue};
 use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::{Balance, Circuit, Rate, Secret};
 use crate::protocol::{ForwardingHeader, OriginPattern};
-use crate::tls::{MinVersion, ServerCertificates};
+use crate::tls::{Certificate, MinVersion, ServerCertificates};
 
 /// `[server]`: the public port.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,6 +62,65 @@ pub struct ServerTls {
     /// The most handshakes in progress; those of one client address take at most a quarter.
     pub max_handshakes: usize,
     pub redirect: Option<Redirect>,
+    /// What the gateway orders a certificate with; `None` = it orders none.
+    pub acme: Option<Acme>,
+}
+
+impl ServerTls {
+    /// The certificate in use that was ordered.
+    pub fn ordered(&self) -> Option<&Certificate> {
+        let mut all = self.tables.iter().zip(self.certificates.iter());
+        all.find(|(table, _)| *table == Acme::TABLE).map(|(_, certificate)| certificate)
+    }
+}
+
+/// `[server.tls] acme`: a certificate that the gateway orders (RFC 8555).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acme {
+    /// The names in the certificate, in lower case; at least one.
+    pub domains: Vec<String>,
+    /// The URLs that the account has, which begin with `mailto:`.
+    pub contact: Vec<String>,
+    /// Where the account and the certificate are kept. Several gateways may share it.
+    pub cache_dir: PathBuf,
+    /// The URL of the directory (RFC 8555 section 7.1.1).
+    pub directory: Url,
+    /// The authorities, in PEM, that the directory's server is trusted by; `None` = those of the system.
+    pub directory_ca: Option<String>,
+}
+
+impl Acme {
+    /// The table that its certificate has in logs and metrics.
+    pub const TABLE: &str = "server.tls.acme";
+
+    /// The file with the certificate and its private key. Other names, or another directory, have another file.
+    pub fn certificate_file(&self) -> PathBuf {
+        let mut hash = Sha256::new();
+        for text in
+            std::iter::once(self.directory.as_str()).chain(self.domains.iter().map(String::as_str))
+        {
+            hash.update(text);
+            hash.update([0]);
+        }
+        let first = self.domains.first().map(String::as_str).unwrap_or_default();
+        self.cache_dir.join(format!("{first}-{}.pem", short(hash)))
+    }
+
+    /// The file with the account at this directory.
+    pub fn account_file(&self) -> PathBuf {
+        let hash = Sha256::new_with_prefix(self.directory.as_str());
+        self.cache_dir.join(format!("account-{}.json", short(hash)))
+    }
+
+    /// The file with the digest that proves to be the host of a name, which is one of the domains.
+    pub fn challenge_file(&self, domain: &str) -> PathBuf {
+        self.cache_dir.join(format!("challenge-{domain}"))
+    }
+}
+
+/// The first bytes of a hash, in hexadecimal.
+fn short(hash: Sha256) -> String {
+    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Where plain requests are redirected to https.

@@ -9,7 +9,7 @@ fn certificates() -> ServerCertificates {
         };
         Certificate::load(&file("pem"), &file("key"), 1_800_000_000).expect("a certificate")
     };
-    ServerCertificates::new(vec![load("localhost"), load("wildcard")]).expect("certificates")
+    ServerCertificates::new(vec![load("localhost"), load("wildcard")])
 }
 
 fn located(head: &str, port: u16) -> Result<String, Refusal> {

@@ -22,8 +22,8 @@ async fn connected(capacity: usize, first: &[u8]) -> (Near, TlsStream<DuplexStre
     let text = |name: &str| String::from_utf8(file(name)).expect("PEM");
     let certificate =
         Certificate::load(&text("localhost.pem"), &text("localhost.key"), 1_800_000_000).unwrap();
-    let certificates = ServerCertificates::new(vec![certificate]).unwrap();
-    let server = certificates.server_config(MinVersion::Tls12, &[], None, None).unwrap();
+    let certificates = ServerCertificates::new(vec![certificate]);
+    let server = certificates.server_config(MinVersion::Tls12, &[], None, None, None).unwrap();
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(&file("ca.pem")).unwrap()).unwrap();
     let client = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))

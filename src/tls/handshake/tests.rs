@@ -21,9 +21,9 @@ fn server(name: &str, min_version: MinVersion) -> Arc<rustls::ServerConfig> {
         std::fs::read_to_string(format!("{folder}/{name}.{extension}")).expect("a file")
     };
     let certificate = Certificate::load(&file("pem"), &file("key"), 1_800_000_000).unwrap();
-    let certificates = ServerCertificates::new(vec![certificate]).unwrap();
+    let certificates = ServerCertificates::new(vec![certificate]);
     let tickets = Tickets::new().unwrap();
-    certificates.server_config(min_version, &[b"http/1.1"], Some(&tickets), None).unwrap()
+    certificates.server_config(min_version, &[b"http/1.1"], Some(&tickets), None, None).unwrap()
 }
 
 /// A client that knows only these cipher suites.
@@ -400,9 +400,9 @@ async fn a_client_without_a_trusted_certificate_is_told_so() {
     };
     let (chain, key) = (file("server_tls/localhost.pem"), file("server_tls/localhost.key"));
     let certificate = Certificate::load(&chain, &key, 1_800_000_000).unwrap();
-    let certificates = ServerCertificates::new(vec![certificate]).unwrap();
+    let certificates = ServerCertificates::new(vec![certificate]);
     let ca = file("server_tls/ca.pem");
-    let server = certificates.server_config(MinVersion::Tls12, &[], None, Some(&ca)).unwrap();
+    let server = certificates.server_config(MinVersion::Tls12, &[], None, Some(&ca), None).unwrap();
     for suite in [suites()[0].1, suites()[3].1] {
         let (accepted, _, _) = connect(&server, &client(&[suite], &[]), "localhost").await;
         assert!(matches!(accepted, Err(HandshakeFailure::ClientCertificate(_))), "{accepted:?}");

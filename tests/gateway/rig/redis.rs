@@ -164,6 +164,13 @@ impl Redis {
         command.query_async(&mut self.connection().await).await.expect("the command succeeds")
     }
 
+    /// The same for a server that may close the connection.
+    pub async fn try_run<T: redis::FromRedisValue>(&self, words: &[&str]) -> Option<T> {
+        let mut command = redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command.query_async(&mut self.connection().await).await.ok()
+    }
+
     fn signal(&self, signal: Signal) {
         process::signal(self.server.as_ref().expect("redis-server runs"), signal);
     }
