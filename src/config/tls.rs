@@ -106,8 +106,10 @@ fn nothing_is_set<T>(s: &mut Section<'_>, is_written: bool) -> Option<Option<T>>
 
 /// The inner `None` = the gateway orders no certificate.
 fn acme(s: &mut Section<'_>) -> Option<Option<Acme>> {
-    let is_set = s.is_table("acme");
+    let is_written = s.is_written("acme");
     s.inline("acme", |s| {
+        let has_list = s.is_written("domains");
+        let is_used = s.is_set("cache_dir") || s.has_elements("contact") || s.is_set("directory_ca");
         let domains = s.list(
             "domains",
             kinds::DOMAIN,
@@ -146,12 +148,13 @@ fn acme(s: &mut Section<'_>) -> Option<Option<Acme>> {
             Some(path) => Some(authorities(s, "directory_ca", &path)?),
         };
         let (domains, cache_dir) = (domains?, cache_dir?);
-        if !is_set {
-            return Some(None);
-        }
         if domains.is_empty() {
-            s.mistake("domains", None, "missing; write the names, such as [\"chat.example.com\"]");
-            return None;
+            // A list that is written and empty says that none is ordered.
+            if is_written && (is_used || !has_list) {
+                s.mistake("domains", None, "missing; write the names, such as [\"chat.example.com\"]");
+                return None;
+            }
+            return Some(None);
         }
         let Some(cache_dir) = cache_dir else {
             s.mistake("cache_dir", None, "missing; write the path of a directory, such as \"/var/lib/tidegate/acme\"");

@@ -155,8 +155,9 @@ fn lookup_names(name: &str) -> (String, Option<String>) {
 
 impl ResolvesServerCert for ByName {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        if challenge::is_asked(&hello) {
-            let digests = self.challenges.as_ref()?;
+        if let Some(digests) = &self.challenges
+            && challenge::is_asked(&hello)
+        {
             return challenge::answer(hello.server_name()?, digests).map(Arc::new);
         }
         let found = self.find(hello.server_name());

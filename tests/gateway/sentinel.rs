@@ -156,7 +156,8 @@ async fn a_sentinel_that_is_out_of_date_is_not_believed() {
         let _: i64 = all.servers[new].run(&["CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes"]).await;
     }
     until("connections that are opened again", async || {
-        (gateway.events("redis_lost") > 0 && connections(&all.servers[new]).await > Some(0)).then_some(())
+        (gateway.events("redis_lost") > 0 && connections(&all.servers[new]).await > Some(0))
+            .then_some(())
     })
     .await;
     ready(&gateway).await;
