@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-/// Counts of a function differ by less, because of the seeds of hash maps and of what is due by the clock.
-const TOLERANCE: f64 = 0.05;
+/// Counts of a function differ by less, because of the seeds of hash maps, of what is due by the clock, and of where the
+/// allocator puts large buffers.
+const TOLERANCE: f64 = 0.1;
 
 /// Counts of an operation differ more: they include how threads wake each other, and what a gateway does in the
 /// background meanwhile.

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
+use uuid::Uuid;
 
+use super::schedule::Failures;
 use crate::config::Acme;
 
 /// The most bytes of a file that are read.
@@ -78,6 +80,26 @@ impl Cache {
         self.blocking("the certificate", move || write(&file, &text)).await
     }
 
+    /// What has failed. Nothing if there is no file that can be read.
+    pub async fn failures(&self) -> Failures {
+        let file = self.0.failures_file();
+        let text = self.blocking("the failures", move || read(&file)).await;
+        text.ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
+    }
+
+    pub async fn write_failures(&self, failures: &Failures) -> Result<(), String> {
+        let file = self.0.failures_file();
+        let text = serde_json::to_string(failures).map_err(|error| error.to_string())?;
+        self.blocking("the failures", move || write(&file, &text)).await
+    }
+
+    /// Forgets what has failed.
+    pub async fn remove_failures(&self) {
+        let file = self.0.failures_file();
+        // Mostly it is not there.
+        let _ = self.blocking("the failures", move || fs::remove_file(file)).await;
+    }
+
     /// Writes which proof the host of `domain` has to give.
     pub async fn write_challenge(&self, domain: &str, digest: &[u8]) -> Result<(), String> {
         let file = self.0.challenge_file(domain);
@@ -134,12 +156,21 @@ fn read(file: &Path) -> io::Result<String> {
 }
 
 fn write(file: &Path, text: &str) -> io::Result<()> {
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
-    let new = file.with_file_name(format!(".{name}.{}", std::process::id()));
-    let mut opened = writable().truncate(true).open(&new)?;
-    opened.write_all(text.as_bytes())?;
-    opened.sync_all()?;
-    fs::rename(new, file)
+    let folder = file.parent().unwrap_or(Path::new("."));
+    // Several gateways may write here, and in containers all have the same process id.
+    let new = folder.join(format!(".new-{}", Uuid::new_v4().simple()));
+    let written = (|| {
+        let mut opened = writable().create_new(true).open(&new)?;
+        opened.write_all(text.as_bytes())?;
+        opened.sync_all()?;
+        fs::rename(&new, file)?;
+        File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        // It is not there if it was renamed.
+        let _ = fs::remove_file(new);
+    }
+    written
 }
 
 fn writable() -> OpenOptions {

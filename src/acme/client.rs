@@ -45,7 +45,7 @@ impl Client {
         Ok(Self { http: http_client::new(&tls, DEADLINE, 1), retry_after: Arc::default() })
     }
 
-    /// How long the authority wants to be left alone, if it has refused something because of a limit.
+    /// How long the authority wants to be left alone, if it has refused the last request.
     pub fn retry_after(&self) -> Option<Duration> {
         *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -62,8 +62,10 @@ impl Client {
         let (status, headers) = (response.status(), response.headers().clone());
         let body = http_client::read_body(response, MAX_BYTES).await;
         let body = body.map_err(|error| format!("{host}: {error}"))?;
-        if status.is_client_error() || status.is_server_error() {
-            *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = wanted(&headers);
+        let is_refused = status.is_client_error() || status.is_server_error();
+        let wanted = if is_refused { wanted(&headers) } else { None };
+        *self.retry_after.lock().unwrap_or_else(PoisonError::into_inner) = wanted;
+        if is_refused {
             // Anything else than a problem document is not the authority's.
             if !is_problem(&headers) {
                 return Err(format!("{host} answered {status}"));

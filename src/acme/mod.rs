@@ -1,9 +1,10 @@
 //! Orders the certificate that `[server.tls] acme` names, and renews it (RFC 8555, challenge tls-alpn-01 of RFC 8737).
 //!
 //! The certificate becomes a file in `cache_dir`, which the config reads like any other: whoever replaces it, this gateway or
-//! another that shares the directory, a reload takes it over. Handshakes of the certificate authority are answered with what
+//! another that shares the directory, it is taken over. Handshakes of the certificate authority are answered with what
 //! the gateway that orders has written there. Invariants: of all gateways with the same `cache_dir` at most one orders; what
-//! is replaced is replaced whole; an attempt that fails changes nothing, and the next one waits longer.
+//! is replaced is replaced whole; an attempt that fails changes nothing, and the next one waits longer, whichever
+//! of them makes it, and after a restart as well.
 
 mod cache;
 mod client;
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 use self::cache::Cache;
 use self::schedule::{Failures, Spread};
@@ -37,8 +38,8 @@ const PERIOD_OF_OTHERS: Duration = Duration::from_secs(2);
 #[derive(Clone, Default)]
 pub struct Wakers {
     /// There is another certificate than the one in use.
-    pub reload: Arc<Notify>,
-    /// The config was reloaded for another reason: what has failed is tried again at once.
+    pub ordered: Arc<Notify>,
+    /// The config was reloaded: what has failed is tried again at once.
     pub reloaded: Arc<Notify>,
 }
 
@@ -56,18 +57,24 @@ pub async fn check(acme: &Acme) -> Result<(), String> {
 
 /// Orders and renews until the gateway drains.
 pub async fn run(config: SharedConfig, wakers: Wakers, shutdown: Shutdown) {
-    let mut ordering = Ordering { spread: Spread::random(), failures: Failures::default() };
+    let mut ordering = Ordering::new();
+    let mut is_reloaded = false;
     loop {
         let tls = config.load().server.tls.clone();
         let wait = match tls.as_ref().and_then(|tls| Some((tls, tls.acme.as_ref()?))) {
             Some((tls, acme)) => {
+                if std::mem::take(&mut is_reloaded) {
+                    ordering.forget_failures(acme).await;
+                    // Other names need another one.
+                    ordering.issued = None;
+                }
                 let step = ordering.step(acme, tls.ordered());
                 let Step { wait, is_new } = tokio::select! {
                     step = step => step,
                     () = shutdown.draining() => return,
                 };
                 if is_new {
-                    wakers.reload.notify_one();
+                    wakers.ordered.notify_one();
                 }
                 wait
             }
@@ -75,7 +82,7 @@ pub async fn run(config: SharedConfig, wakers: Wakers, shutdown: Shutdown) {
         };
         tokio::select! {
             () = tokio::time::sleep(wait.min(PERIOD)) => {}
-            () = wakers.reloaded.notified() => ordering.failures.forget(),
+            () = wakers.reloaded.notified() => is_reloaded = true,
             () = shutdown.draining() => return,
         }
     }
@@ -91,27 +98,34 @@ struct Step {
 
 struct Ordering {
     spread: Spread,
-    failures: Failures,
+    /// What has failed, where it cannot be written.
+    unwritten: Failures,
+    /// What was issued, and could not be written. It is not ordered again.
+    issued: Option<String>,
 }
 
 impl Ordering {
+    fn new() -> Self {
+        Self { spread: Spread::random(), unwritten: Failures::default(), issued: None }
+    }
+
     async fn step(&mut self, acme: &Acme, in_use: Option<&Certificate>) -> Step {
         let cache = Cache::new(acme);
         match self.due(&cache, in_use).await {
             Due::Later(step) => return step,
             Due::Now => {}
         }
-        if let Some(wait) = self.failures.remaining(Instant::now()) {
+        if let Some(wait) = self.remaining(&cache).await {
             return Step { wait, is_new: false };
         }
-        let attempt = timeout(ORDER_DEADLINE, self.order(acme, cache, in_use));
+        let attempt = timeout(ORDER_DEADLINE, self.order(acme, cache.clone(), in_use));
         let outcome = attempt.await.unwrap_or_else(|_| {
             Err(order::Failure::from(format!("not finished within {ORDER_DEADLINE:?}")))
         });
         match outcome {
             Ok(step) => step,
             Err(failure) => {
-                let wait = self.failures.add(Instant::now(), failure.retry_after);
+                let wait = self.add_failure(&cache, failure.retry_after).await;
                 telemetry::acme::order_failed(&acme.domains, &failure.reason, wait);
                 Step { wait, is_new: false }
             }
@@ -128,21 +142,66 @@ impl Ordering {
         let Some(lock) = cache.lock().await? else {
             return Ok(Step { wait: PERIOD_OF_OTHERS, is_new: false });
         };
-        // The one that held it before may have ordered.
+        // The one that held it before may have ordered, or failed.
         if let Due::Later(step) = self.due(&cache, in_use).await {
             return Ok(step);
         }
-        telemetry::acme::ordering(&acme.domains, acme.directory.as_str());
-        let text = order::order(acme, &cache).await?;
+        if let Some(wait) = self.remaining(&cache).await {
+            return Ok(Step { wait, is_new: false });
+        }
+        let text = match self.issued.take() {
+            Some(text) => text,
+            None => {
+                telemetry::acme::ordering(&acme.domains, acme.directory.as_str());
+                order::order(acme, &cache).await?
+            }
+        };
         let now = clock::unix_seconds();
         let certificate = Certificate::load(&text, &text, now).map_err(|mistake| {
             order::Failure::from(format!("the certificate cannot be used: {}", mistake.text()))
         })?;
-        cache.write_certificate(text).await?;
+        if let Err(reason) = cache.write_certificate(text.clone()).await {
+            self.issued = Some(text);
+            return Err(reason.into());
+        }
         drop(lock);
-        self.failures.forget();
         telemetry::acme::ordered(&acme.domains, certificate.not_after());
-        Ok(Step { wait: PERIOD, is_new: true })
+        let due = self.spread.renewal(certificate.not_before(), certificate.not_after());
+        let wait = match due > now {
+            true => {
+                self.forget_failures(acme).await;
+                Duration::from_secs(due - now)
+            }
+            // The clock is wrong. The next order must not follow at once.
+            false => self.add_failure(&cache, None).await,
+        };
+        Ok(Step { wait, is_new: true })
+    }
+
+    /// How long nothing may be ordered, because the last order has failed.
+    async fn remaining(&self, cache: &Cache) -> Option<Duration> {
+        let now = clock::unix_seconds();
+        let written = cache.failures().await.remaining(now);
+        written.max(self.unwritten.remaining(now))
+    }
+
+    /// Counts one more failure. Returns the pause.
+    async fn add_failure(&mut self, cache: &Cache, wanted: Option<Duration>) -> Duration {
+        let mut failures = cache.failures().await;
+        if failures == Failures::default() {
+            failures = std::mem::take(&mut self.unwritten);
+        }
+        let pause = failures.add(clock::unix_seconds(), wanted);
+        if cache.write_failures(&failures).await.is_err() {
+            // What cannot be written has its own failure in the log.
+            self.unwritten = failures;
+        }
+        pause
+    }
+
+    async fn forget_failures(&mut self, acme: &Acme) {
+        self.unwritten = Failures::default();
+        Cache::new(acme).remove_failures().await;
     }
 
     /// Whether a certificate has to be ordered now.
@@ -163,3 +222,6 @@ enum Due {
     Now,
     Later(Step),
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,6 @@
 //! One order: an account, the proof for each name, and the certificate.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error, Identifier, NewAccount,
@@ -20,6 +20,9 @@ const POLLS: RetryPolicy = RetryPolicy::new()
 /// The authority does not know the account (RFC 8555 section 6.7).
 const NO_ACCOUNT: &str = "urn:ietf:params:acme:error:accountDoesNotExist";
 
+/// The account may not do this: it was deactivated, for example.
+const UNAUTHORIZED: &str = "urn:ietf:params:acme:error:unauthorized";
+
 /// Why there is no certificate.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -37,15 +40,27 @@ impl From<String> for Failure {
 /// Orders a certificate. Returns its private key and the chain, in PEM.
 pub(super) async fn order(acme: &Acme, cache: &Cache) -> Result<String, Failure> {
     let client = Client::new(acme)?;
+    // Those of an order that was broken off.
+    cache.remove_challenges().await;
     let ordered = place(acme, cache, client.clone()).await;
     cache.remove_challenges().await;
     match ordered {
         Ok(text) => Ok(text),
         Err(error) => {
-            if is_unknown_account(&error) {
+            if has_kind(&error, NO_ACCOUNT) {
                 cache.remove_account().await?;
             }
-            Err(Failure { reason: describe(&error), retry_after: client.retry_after() })
+            let retry_after = match &error {
+                Error::Timeout(Some(at)) => Some(at.saturating_duration_since(Instant::now())),
+                _ => client.retry_after(),
+            };
+            let mut reason = describe(&error);
+            if has_kind(&error, UNAUTHORIZED) {
+                let account = acme.account_file();
+                reason +=
+                    &format!("; if the account was deactivated, remove {}", account.display());
+            }
+            Err(Failure { reason, retry_after })
         }
     }
 }
@@ -129,8 +144,8 @@ async fn refused(order: &mut Order, error: Option<Error>) -> Error {
     }
 }
 
-fn is_unknown_account(error: &Error) -> bool {
-    matches!(error, Error::Api(Problem { r#type: Some(kind), .. }) if kind == NO_ACCOUNT)
+fn has_kind(error: &Error, wanted: &str) -> bool {
+    matches!(error, Error::Api(Problem { r#type: Some(kind), .. }) if kind == wanted)
 }
 
 fn other(reason: String) -> Error {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use serde::{Deserialize, Serialize};
 
 /// The pause after a first failure. It doubles with each further one: an authority such as Let's Encrypt allows a name five
 /// failed validations an hour.
@@ -39,32 +39,28 @@ impl Spread {
     }
 }
 
-/// The attempts that have failed since one succeeded.
-#[derive(Default)]
+/// The attempts that have failed since one succeeded, of all gateways that share the directory, and over restarts.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Failures {
     count: u32,
-    /// When the next attempt may begin.
-    until: Option<Instant>,
+    /// When the next attempt may begin, in seconds since 1970.
+    until: u64,
 }
 
 impl Failures {
-    /// Counts one more. `wanted` is the pause that the authority asks for. Returns the pause.
-    pub fn add(&mut self, now: Instant, wanted: Option<Duration>) -> Duration {
+    /// Counts one more at `now`, in seconds since 1970. `wanted` is the pause that the authority asks for. Returns the pause.
+    pub fn add(&mut self, now: u64, wanted: Option<Duration>) -> Duration {
         let doubled = FIRST_PAUSE.saturating_mul(1 << self.count.min(16)).min(LONGEST_PAUSE);
         let pause = doubled.max(wanted.unwrap_or_default().min(LONGEST_WANTED));
-        self.count += 1;
-        self.until = Some(now + pause);
+        self.count = self.count.saturating_add(1);
+        self.until = now + pause.as_secs();
         pause
     }
 
-    /// How long the pause still lasts.
-    pub fn remaining(&self, now: Instant) -> Option<Duration> {
-        self.until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
-    }
-
-    /// Forgets all of them.
-    pub fn forget(&mut self) {
-        *self = Self::default();
+    /// How long the pause still lasts. A clock that was set back makes it no longer than any pause.
+    pub fn remaining(&self, now: u64) -> Option<Duration> {
+        let left = Duration::from_secs(self.until.saturating_sub(now)).min(LONGEST_WANTED);
+        (!left.is_zero()).then_some(left)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Keys of TLS: `[server.tls]` and `[admin.tls]`.
 
+use std::collections::BTreeSet;
+
 use super::kinds::{self, Kind, choice, words};
 use super::section::Section;
 use super::{Acme, AdminTls, Redirect, ServerTls};
@@ -11,6 +13,9 @@ use crate::tls::{
 const MIN_VERSION: Kind<MinVersion> = words(r#""1.2" or "1.3""#, |value| {
     choice(value, &[("1.2", MinVersion::Tls12), ("1.3", MinVersion::Tls13)])
 });
+
+/// The most names in a certificate that is ordered, which is what authorities allow.
+const MAX_DOMAINS: usize = 100;
 
 /// The inner `None` = the public port has no TLS. `is_written`: the table is there.
 pub(super) fn server(s: &mut Section<'_>, is_written: bool) -> Option<Option<ServerTls>> {
@@ -75,7 +80,8 @@ pub(super) fn server(s: &mut Section<'_>, is_written: bool) -> Option<Option<Ser
         given.extend(certificate);
     }
     let acme = acme?;
-    if let Some(ordered) = acme.as_ref().and_then(ordered) {
+    // One that cannot be used is ordered again.
+    if let Some(ordered) = acme.as_ref().and_then(Acme::ordered) {
         tables.push(Acme::TABLE.to_owned());
         given.push(ordered);
     }
@@ -147,7 +153,14 @@ fn acme(s: &mut Section<'_>) -> Option<Option<Acme>> {
             None => None,
             Some(path) => Some(authorities(s, "directory_ca", &path)?),
         };
-        let (domains, cache_dir) = (domains?, cache_dir?);
+        let (mut domains, cache_dir) = (domains?, cache_dir?);
+        let mut seen = BTreeSet::new();
+        domains.retain(|domain| seen.insert(domain.clone()));
+        if domains.len() > MAX_DOMAINS {
+            let found = format!("{} names", domains.len());
+            s.mistake("domains", Some(found), format!("write at most {MAX_DOMAINS}"));
+            return None;
+        }
         if domains.is_empty() {
             // A list that is written and empty says that none is ordered.
             if is_written && (is_used || !has_list) {
@@ -163,12 +176,6 @@ fn acme(s: &mut Section<'_>) -> Option<Option<Acme>> {
         let cache_dir = s.resolve(&cache_dir);
         Some(Some(Acme { domains, contact: contact?, cache_dir, directory: directory?, directory_ca }))
     })
-}
-
-/// The certificate that was ordered before, if it can be used. One that cannot is ordered again.
-fn ordered(acme: &Acme) -> Option<Certificate> {
-    let text = std::fs::read_to_string(acme.certificate_file()).ok()?;
-    Certificate::load(&text, &text, clock::unix_seconds()).ok()
 }
 
 /// Reads a file with authorities.

@@ -81,13 +81,11 @@ impl Reloader {
         // A file may be read while it is being written, so a change counts once two reads agree.
         let mut changed = None;
         loop {
-            let mut by_certificate = false;
             let is_certain = tokio::select! {
                 _ = self.hangup.recv() => true,
-                // It was written whole.
-                () = self.wakers.reload.notified() => {
-                    by_certificate = true;
-                    true
+                () = self.wakers.ordered.notified() => {
+                    self.apply_certificate().await;
+                    continue;
                 }
                 () = tick(self.publisher.shared.load().reload.watch) => false,
                 () = shutdown.draining() => return,
@@ -96,9 +94,7 @@ impl Reloader {
             if is_certain || changed.as_ref() == Some(&read) {
                 changed = None;
                 self.reload(read).await;
-                if !by_certificate {
-                    self.wakers.reloaded.notify_one();
-                }
+                self.wakers.reloaded.notify_one();
             } else {
                 changed = (read != self.last_read).then_some(read);
             }
@@ -119,6 +115,21 @@ impl Reloader {
         }
         self.last_read = read;
         service_manager::ready();
+    }
+
+    /// Takes over a certificate that was ordered, and nothing else: the file may be in the middle of a change, or broken.
+    async fn apply_certificate(&mut self) {
+        let mut new = Config::clone(&self.publisher.shared.load());
+        let Some(tls) = &mut new.server.tls else { return };
+        let Some(acme) = tls.acme.clone() else { return };
+        let Ok(ordered) = tokio::task::spawn_blocking(move || acme.ordered()).await else { return };
+        if let Ok(read) = &mut self.last_read
+            && let Some(read) = &mut read.server.tls
+        {
+            read.replace_ordered(ordered.clone());
+        }
+        tls.replace_ordered(ordered);
+        self.apply(new).await;
     }
 
     async fn apply(&mut self, mut new: Config) {

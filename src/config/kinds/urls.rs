@@ -1,6 +1,6 @@
 //! Kinds of addresses: sockets, networks, origins and URLs.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 use url::Url;
@@ -54,7 +54,7 @@ pub(in crate::config) const OPTIONAL_HTTP_URL: Kind<Option<Url>> =
 /// A name in a certificate: a host name (RFC 1123 section 2.1) with a dot in it.
 pub(in crate::config) const DOMAIN: Kind<String> = kind(
     "host name",
-    "a host name such as \"chat.example.com\"; names with * need a challenge that the gateway cannot answer",
+    "a host name such as \"chat.example.com\", not in ASCII as xn--…; names with * need another challenge",
     |value| parsed(value, host_name),
 );
 
@@ -86,7 +86,9 @@ fn host_name(text: &str) -> Option<String> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let is_address = text.parse::<IpAddr>().is_ok();
+    // That of an address in numbers, right or wrong, is none.
+    let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
+    let is_address = text.rsplit('.').next().is_none_or(is_number);
     (text.len() < 254 && text.contains('.') && !is_address && text.split('.').all(is_label))
         .then(|| text.to_ascii_lowercase())
 }

@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 use url::Url;
 
 use super::{Balance, Circuit, Rate, Secret};
+use crate::clock;
 use crate::protocol::{ForwardingHeader, OriginPattern};
 use crate::tls::{Certificate, MinVersion, ServerCertificates};
 
@@ -67,6 +68,16 @@ pub struct ServerTls {
 }
 
 impl ServerTls {
+    /// Puts the certificate that was ordered in the place of the one before. `None` = there is none that can be used.
+    pub fn replace_ordered(&mut self, certificate: Option<Certificate>) {
+        let tables = self.tables.iter().map(String::as_str).zip(self.certificates.iter().cloned());
+        let others = tables.filter(|(table, _)| *table != Acme::TABLE);
+        let ordered = certificate.map(|certificate| (Acme::TABLE, certificate));
+        let (tables, certificates): (Vec<&str>, _) = others.chain(ordered).unzip();
+        let tables = tables.into_iter().map(str::to_owned).collect();
+        (self.tables, self.certificates) = (tables, ServerCertificates::new(certificates));
+    }
+
     /// The certificate in use that was ordered.
     pub fn ordered(&self) -> Option<&Certificate> {
         let mut all = self.tables.iter().zip(self.certificates.iter());
@@ -89,21 +100,42 @@ pub struct Acme {
     pub directory_ca: Option<String>,
 }
 
+/// How many bytes of a name the names of files show.
+const MAX_SHOWN: usize = 100;
+
 impl Acme {
     /// The table that its certificate has in logs and metrics.
     pub const TABLE: &str = "server.tls.acme";
 
+    /// Reads the certificate that was ordered before. `None` = there is none that can be used.
+    pub fn ordered(&self) -> Option<Certificate> {
+        let text = std::fs::read_to_string(self.certificate_file()).ok()?;
+        Certificate::load(&text, &text, clock::unix_seconds()).ok()
+    }
+
     /// The file with the certificate and its private key. Other names, or another directory, have another file.
     pub fn certificate_file(&self) -> PathBuf {
-        let mut hash = Sha256::new();
-        for text in
-            std::iter::once(self.directory.as_str()).chain(self.domains.iter().map(String::as_str))
-        {
-            hash.update(text);
+        self.file_of_names("pem")
+    }
+
+    /// The file that says when an order that has failed is tried again.
+    pub fn failures_file(&self) -> PathBuf {
+        self.file_of_names("failures.json")
+    }
+
+    /// The order of the names does not matter.
+    fn file_of_names(&self, extension: &str) -> PathBuf {
+        let mut names: Vec<&str> = self.domains.iter().map(String::as_str).collect();
+        let first = names.first().copied().unwrap_or_default();
+        // A file's name has at most 255 bytes, and a temporary one is longer.
+        let first = first.get(..MAX_SHOWN).unwrap_or(first).to_owned();
+        names.sort_unstable();
+        let mut hash = Sha256::new_with_prefix(self.directory.as_str());
+        for name in names {
             hash.update([0]);
+            hash.update(name);
         }
-        let first = self.domains.first().map(String::as_str).unwrap_or_default();
-        self.cache_dir.join(format!("{first}-{}.pem", short(hash)))
+        self.cache_dir.join(format!("{first}-{}.{extension}", short(hash)))
     }
 
     /// The file with the account at this directory.
@@ -114,7 +146,7 @@ impl Acme {
 
     /// The file with the digest that proves to be the host of a name, which is one of the domains.
     pub fn challenge_file(&self, domain: &str) -> PathBuf {
-        self.cache_dir.join(format!("challenge-{domain}"))
+        self.cache_dir.join(format!("challenge-{}", short(Sha256::new_with_prefix(domain))))
     }
 }
 
