@@ -86,7 +86,7 @@ fn host_name(text: &str) -> Option<String> {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    // That of an address in numbers, right or wrong, is none.
+    // The last label of an address is a number, that of a host name is not.
     let is_number = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
     let is_address = text.rsplit('.').next().is_none_or(is_number);
     (text.len() < 254 && text.contains('.') && !is_address && text.split('.').all(is_label))

@@ -13,7 +13,7 @@ pub(super) const DEFAULT_PORT: u16 = 26379;
 /// What the sentinels are asked, and as whom.
 #[derive(Clone)]
 pub(super) struct Sentinel {
-    /// By this name they know the server.
+    /// The name by which they know the server.
     pub name: Box<str>,
     /// The user and the password that they ask for, which are not those of the server.
     pub settings: RedisConnectionInfo,
